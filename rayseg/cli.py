@@ -1,0 +1,128 @@
+"""The command line: each command parses, builds a spec, makes one call, prints what came of it.
+
+Heavy imports happen inside the command that needs them, so that `rayseg --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Optional
+
+import typer
+
+from rayseg.errors import RaysegError
+
+app = typer.Typer(
+    name="rayseg",
+    help="Instance segmentation at any scale, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Words = Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="any field of the spec")]
+SpecFile = Annotated[Optional[str], typer.Option("-f", "--file", help="YAML file with the spec, see jobs/")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        from rayseg import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="folder for everything the demo makes")] = "rayseg-demo",
+    train_seconds: Annotated[float, typer.Option(help="how long to train")] = 150.0,
+) -> None:
+    """Draw a data set, train a small Mask R-CNN, label images with it, verify, show a gallery. Under 5 minutes.
+
+    Needs no network, no GPU and no arguments.
+    """
+    from rayseg.demo import run_demo
+
+    raise typer.Exit(run_demo(out, train_seconds=train_seconds))
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  rayseg label --images photos/ --model my-model/ --out labels/
+  rayseg label --images "s3://bucket/2026/**/*.jpg" --model s3://models/m1 --out s3://bucket/labels
+  rayseg label -f jobs/label.yaml score_threshold=0.3 workers=8
+  rayseg label ... --dry-run --nodes 10 --price-per-node-hour 1.20"""
+)
+def label(
+    words: Words = None,
+    images: Annotated[Optional[str], typer.Option(help="prefix, glob, .txt/.csv/.parquet list or COCO .json")] = None,
+    model: Annotated[Optional[str], typer.Option(help="checkpoint folder or URI, preset name, .pth")] = None,
+    out: Annotated[Optional[str], typer.Option(help="output folder, local or s3://")] = None,
+    score_threshold: Annotated[Optional[float], typer.Option(help="least score that is written")] = None,
+    limit: Annotated[Optional[int], typer.Option(help="only the first N images")] = None,
+    file: SpecFile = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="start afresh: delete what OUT holds")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="redo only the rows with an error")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="count, time a sample, estimate; write nothing")] = False,
+    nodes: Annotated[int, typer.Option(min=1, help="with --dry-run: nodes like this one")] = 1,
+    price_per_node_hour: Annotated[Optional[float], typer.Option(help="with --dry-run: for the cost")] = None,
+    json: Annotated[bool, typer.Option("--json", help="progress and result as JSON lines")] = False,
+) -> None:
+    """Label images into Parquet: one row per image, whatever happens on the way.
+
+    Run the same command again after a crash or Ctrl-C: it goes on where it stopped.
+    """
+    from rayseg import specs
+    from rayseg.label.spec import LabelSpec
+
+    flags = {"images": images, "model": model, "out": out, "score_threshold": score_threshold, "limit": limit}
+    spec = specs.build(LabelSpec, file, words or (), flags)
+    if dry_run:
+        from rayseg.label.estimate import estimate
+
+        found = estimate(spec, nodes=nodes, price_per_node_hour=price_per_node_hour)
+        _print(found.as_json() if json else found.text(), json)
+        return
+    from rayseg.label.progress import reporter
+    from rayseg.label.run import run
+
+    summary = run(spec, overwrite=overwrite, retry_failed=retry_failed, report=reporter("json" if json else "auto"))
+    _print(summary.as_json() if json else summary.text(), json)
+
+
+@app.command(epilog="Example: rayseg verify s3://bucket/labels")
+def verify(
+    out: Annotated[str, typer.Argument(help="output folder of a label run")],
+    json: Annotated[bool, typer.Option("--json", help="the report as one JSON object")] = False,
+) -> None:
+    """Prove that a label output is whole: every input exactly once, every mask valid. Exit code 1 says what is not."""
+    from rayseg.label.verify import verify as verify_output
+
+    report = verify_output(out)
+    _print(report.as_json() if json else report.text(), json)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: an error of rayseg's own becomes one message and its exit code."""
+    try:
+        app()
+    except RaysegError as error:
+        typer.echo(f"rayseg: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _print(value: Any, as_json: bool) -> None:
+    if as_json:
+        from json import dumps
+
+        value = dumps(value)
+    typer.echo(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""From finished chunks to parts in storage: gathered by bytes and by time, written by Ray tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import ray
+
+from rayseg import storage
+from rayseg.formats.rayseg import PartFooter, parse_footer, part_bytes
+from rayseg.label import chunks
+from rayseg.label.ledger import part_name
+
+
+@dataclass(frozen=True)
+class WriteJob:
+    """Where parts go and what their footers say."""
+
+    out: str
+    epoch: int
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Written:
+    """One part that is in storage, and the seconds its chunks took by stage."""
+
+    part: PartFooter
+    seconds: dict[str, float]
+
+
+def write_part(job: WriteJob, packed: list[pa.Table]) -> Written:
+    """Put one part that holds the rows of `packed` chunks, by ordinal."""
+    tables, seconds = zip(*(chunks.unpack(block) for block in packed), strict=True)
+    return Written(put_part(job, pa.concat_tables(tables)), chunks.add_seconds(seconds))
+
+
+def put_part(job: WriteJob, rows: pa.Table) -> PartFooter:
+    """Put `rows` of the data schema as one part of `job.epoch`."""
+    rows = rows.sort_by("ordinal")
+    ordinals = rows["ordinal"].to_numpy()
+    name = part_name(job.epoch, ordinals)
+    data = part_bytes(rows, ordinals=ordinals, metadata=job.metadata)
+    uri = storage.join(job.out, "data", name)
+    storage.write(uri, data)
+    return parse_footer(uri, data)
+
+
+@ray.remote(num_cpus=0)
+def _write_part(job: WriteJob, refs: list[ray.ObjectRef[pa.Table]]) -> Written:
+    return write_part(job, ray.get(refs))
+
+
+@dataclass
+class Committer:
+    """Gathers chunks and writes them as parts once `part_bytes` are waiting, or the oldest has waited `flush_s`."""
+
+    job: WriteJob
+    part_bytes: int
+    flush_s: float
+    _refs: list[ray.ObjectRef[pa.Table]] = field(default_factory=list)
+    _waiting_bytes: int = 0
+    _oldest: float = 0.0
+    _writing: list[ray.ObjectRef[Written]] = field(default_factory=list)
+
+    def add(self, ref: ray.ObjectRef[pa.Table], size_bytes: int) -> None:
+        """Take over one finished chunk."""
+        if not self._refs:
+            self._oldest = time.monotonic()
+        self._refs.append(ref)
+        self._waiting_bytes += size_bytes
+
+    def flush_if_due(self) -> None:
+        """Start writing a part when there is enough, or it has waited long enough."""
+        due = self._waiting_bytes >= self.part_bytes or time.monotonic() - self._oldest >= self.flush_s
+        if self._refs and due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Start writing whatever is waiting."""
+        if self._refs:
+            self._writing.append(_write_part.remote(self.job, self._refs))
+            self._refs, self._waiting_bytes = [], 0
+
+    def finished(self, wait: bool = False) -> Iterator[ray.ObjectRef[Written]]:
+        """Writes that ended, well or not, since the last call; with `wait`, all that were started."""
+        while self._writing:
+            ready, self._writing = ray.wait(self._writing, timeout=None if wait else 0)
+            if not ready:
+                return
+            yield from ready

@@ -1,0 +1,108 @@
+"""The label pipeline on Ray Data: plan, read and decode, model, finished chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from rayseg.formats.ordinals import OrdinalBitmap, to_ranges
+from rayseg.label.source import PlanSource, ReadJob
+from rayseg.label.spec import LabelSpec
+from rayseg.label.worker import LabelWorker, WorkerJob
+from rayseg.models.preprocess import Preprocess
+
+CHUNK_BYTES = 64 << 20  # most bytes of decoded images in one chunk
+CHUNK_ROWS = 32
+MOST_TASKS = 10_000
+CALLS_PER_WORKER = 2  # one has the model, one encodes masks
+
+# On a CPU a model worker takes most of a core and reading the rest, so that n cores run n single-threaded models
+# with decoding in between; two threads of one model would wait for each other more than two models do.
+CPU_WORKER_CPUS = 0.9
+CPU_READ_CPUS = 0.1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How much of the cluster one worker and one read task take, and how many workers there may be."""
+
+    worker_cpus: float
+    worker_gpus: float
+    read_cpus: float
+    workers: int
+    most_workers: int | None
+    threads: int | None
+    device: str | None
+
+
+def resources(spec: LabelSpec) -> Resources:
+    """What the cluster has now, divided: one worker per GPU where there are any, else one per core."""
+    cluster = ray.cluster_resources()
+    gpus = cluster.get("GPU", 0.0)
+    per_worker = spec.gpus_per_worker if spec.gpus_per_worker is not None else (1.0 if gpus else 0.0)
+    if per_worker:
+        fit = max(1, int(gpus / per_worker))
+        shape = {"worker_cpus": 0.0, "worker_gpus": per_worker, "read_cpus": 1.0, "threads": None, "device": "cuda"}
+    else:
+        fit = max(1, int(cluster.get("CPU", 1.0)))
+        cpus = {"worker_cpus": CPU_WORKER_CPUS, "read_cpus": CPU_READ_CPUS}
+        shape = cpus | {"worker_gpus": 0.0, "threads": 1, "device": "cpu"}
+    return Resources(workers=min(fit, spec.workers or fit), most_workers=spec.workers, **shape)
+
+
+def chunk_rows(preprocess: Preprocess, remaining: int, workers: int) -> int:
+    """Images per chunk: bounded in bytes, and few enough that every worker gets several."""
+    image_bytes = 12 * preprocess.min_size * preprocess.max_size if preprocess.min_size else 0  # float32 RGB at most
+    by_bytes = max(1, CHUNK_BYTES // max(1, image_bytes))
+    by_work = max(1, remaining // (4 * workers))
+    return min(CHUNK_ROWS, by_bytes, by_work)
+
+
+def task_batches(done: OrdinalBitmap, rows_per_chunk: int, workers: int) -> Iterator[np.ndarray]:
+    """The ordinals without a row as (K, 2) ranges, one array per read task.
+
+    A task takes a whole number of chunks: few enough to keep every worker fed, enough that a huge plan has no more than
+    about `MOST_TASKS` tasks.
+    """
+    remaining = done.total - done.count()
+    chunks_per_task = math.ceil(remaining / (8 * workers * rows_per_chunk))
+    chunks_per_task = min(max(1, chunks_per_task), 32)
+    chunks_per_task = max(chunks_per_task, math.ceil(remaining / (MOST_TASKS * rows_per_chunk)))
+    size = chunks_per_task * rows_per_chunk
+    left = np.empty(0, np.int64)
+    for missing in done.missing_chunks():
+        left = np.concatenate([left, missing])
+        whole = len(left) // size * size
+        yield from map(to_ranges, left[:whole].reshape(-1, size))
+        left = left[whole:]
+    if len(left):
+        yield to_ranges(left)
+
+
+def build(read: ReadJob, work: WorkerJob, have: Resources, batches: Iterator[np.ndarray]) -> Dataset:
+    """The pipeline as a lazy Ray Data set whose rows are packed chunks of finished rows."""
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1  # every packed chunk is a block of its own, see `chunks`
+    with DataContext.current(context):
+        source = ray.data.read_datasource(PlanSource(read, batches), num_cpus=have.read_cpus)
+        return source.map_batches(
+            LabelWorker,
+            fn_constructor_args=(work,),
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            num_cpus=have.worker_cpus,
+            num_gpus=have.worker_gpus,
+            compute=ActorPoolStrategy(
+                min_size=have.workers,
+                max_size=have.most_workers,
+                max_concurrent_calls_per_actor=CALLS_PER_WORKER,
+                enable_true_multi_threading=True,
+            ),
+        )

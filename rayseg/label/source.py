@@ -1,0 +1,173 @@
+"""Read and decode as Ray Data tasks: plan ordinals in, chunks of decoded images out.
+
+A task covers a few hundred ordinals, reads ahead with threads while it decodes, and yields chunks as they are ready.
+An image that cannot be read or decoded travels on as an error; storage that does not answer at all stops the run, since
+its images are not at fault.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from rayseg import images, storage
+from rayseg.errors import ImageError, RaysegError, StorageError, Unreachable, WrongCredentials
+from rayseg.label import chunks
+from rayseg.label.plan import PlanInfo, read_plan
+from rayseg.models.preprocess import Prepared, Preprocess
+
+READ_THREADS = 16
+
+CHUNK_SCHEMA = pa.schema(
+    [
+        ("ordinal", pa.int64()),
+        ("uri", pa.string()),
+        ("height", pa.int32()),  # of the upright image; null when it did not decode
+        ("width", pa.int32()),
+        ("pixels", pa.large_binary()),  # null when it did not decode
+        ("pixels_shape", pa.list_(pa.int32(), 3)),  # (H, W, 3) uint8, or (3, h, w) float32 when `resized`
+        ("resized", pa.bool_()),
+        ("error", pa.struct([("stage", pa.string()), ("kind", pa.string()), ("message", pa.string())])),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ReadJob:
+    """What every read task needs to know; shipped once, not with each task."""
+
+    out: str
+    plan: PlanInfo
+    preprocess: Preprocess
+    chunk_rows: int
+    max_pixels: int
+    max_bytes: int
+
+
+class PlanSource(Datasource):
+    """The ordinals of a plan that have no row yet, read and decoded in tasks of bounded size."""
+
+    def __init__(self, job: ReadJob, batches: Iterable[np.ndarray]) -> None:
+        super().__init__()
+        self._job_ref = ray.put(job)
+        self._batches = list(batches)
+
+    def get_name(self) -> str:
+        return "ReadAndDecode"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
+        return [ReadTask(functools.partial(_read_task, self._job_ref, batch), metadata) for batch in self._batches]
+
+
+def _read_task(job_ref: ray.ObjectRef[ReadJob], ranges: np.ndarray) -> Iterator[pa.Table]:
+    return read_chunks(ray.get(job_ref), np.concatenate([np.arange(start, stop) for start, stop in ranges]))
+
+
+def read_chunks(job: ReadJob, ordinals: np.ndarray) -> Iterator[pa.Table]:
+    """Packed chunks of `job.chunk_rows` images each (the last may be smaller), in the order of `ordinals` (K,) int64.
+
+    The boundaries depend on `ordinals` alone, so that a task that is run again yields the same chunks.
+    """
+    rows = _plan_rows(job, ordinals)
+    with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="rayseg-read") as pool:
+        reading = _read_ahead(pool, job, rows)
+        for start in range(0, len(rows), job.chunk_rows):
+            yield _chunk(job, [next(reading) for _ in rows[start : start + job.chunk_rows]])
+
+
+def _plan_rows(job: ReadJob, ordinals: np.ndarray) -> list[tuple[int, str]]:
+    table = read_plan(job.out, job.plan, int(ordinals[0]), int(ordinals[-1]) + 1)
+    uris = table["uri"].take(pa.array(ordinals - ordinals[0])).to_pylist()
+    return list(zip(ordinals.tolist(), uris, strict=True))
+
+
+Reading = tuple[int, str, "Future[bytes]"]
+
+
+def _read_ahead(pool: ThreadPoolExecutor, job: ReadJob, rows: list[tuple[int, str]]) -> Iterator[Reading]:
+    waiting: deque[Reading] = deque()
+    for ordinal, uri in rows:
+        waiting.append((ordinal, uri, pool.submit(storage.read, uri, max_bytes=job.max_bytes)))
+        if len(waiting) > READ_THREADS:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _chunk(job: ReadJob, reads: list[Reading]) -> pa.Table:
+    seconds = {"read": 0.0, "decode": 0.0}
+    rows = []
+    for ordinal, uri, future in reads:
+        row: dict[str, Any] = dict.fromkeys(CHUNK_SCHEMA.names)
+        row.update(ordinal=ordinal, uri=uri, resized=False)
+        rows.append(row | _load(job, future, seconds))
+    return chunks.pack(pa.Table.from_pylist(rows, CHUNK_SCHEMA), seconds)
+
+
+def _load(job: ReadJob, future: Future[bytes], seconds: dict[str, float]) -> dict[str, Any]:
+    """The pixel columns of one image, or its `error`."""
+    begin = time.perf_counter()
+    try:
+        data = future.result()
+    except (Unreachable, WrongCredentials):
+        raise
+    except StorageError as error:
+        return {"error": _error("read", error)}
+    finally:
+        seconds["read"] += time.perf_counter() - begin
+    begin = time.perf_counter()
+    try:
+        image = images.decode(data, max_pixels=job.max_pixels, max_bytes=job.max_bytes)
+        prepared = job.preprocess.prepare(image)
+    except ImageError as error:
+        return {"error": _error("decode", error)}
+    finally:
+        seconds["decode"] += time.perf_counter() - begin
+    height, width = prepared.image_hw
+    pixels = np.ascontiguousarray(prepared.pixels)
+    return {
+        "height": height,
+        "width": width,
+        "pixels": pa.py_buffer(pixels),
+        "pixels_shape": pixels.shape,
+        "resized": pixels.dtype == np.float32,
+    }
+
+
+def _error(stage: str, error: RaysegError) -> dict[str, str]:
+    return {"stage": stage, "kind": error.kind, "message": str(error)}
+
+
+def prepared_images(table: pa.Table) -> list[Prepared | None]:
+    """The images of an unpacked chunk as views into it; None where there is an error instead."""
+    found: list[Prepared | None] = []
+    for height, width, pixels, shape, resized in zip(
+        table["height"].to_pylist(),
+        table["width"].to_pylist(),
+        table["pixels"],
+        table["pixels_shape"].to_pylist(),
+        table["resized"].to_pylist(),
+        strict=True,
+    ):
+        if height is None:
+            found.append(None)
+            continue
+        array = np.frombuffer(pixels.as_buffer(), np.float32 if resized else np.uint8).reshape(shape)
+        found.append(Prepared(array, (height, width)))
+    return found

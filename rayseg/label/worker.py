@@ -1,0 +1,103 @@
+"""The model worker: one actor, one model, chunks of images in, chunks of result rows out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from rayseg.errors import ModelError
+from rayseg.formats.rayseg import RowError, rows_table
+from rayseg.label import chunks
+from rayseg.label.source import prepared_images
+from rayseg.models.predictor import Predictor, load
+from rayseg.models.preprocess import Prepared
+from rayseg.records import RawDetections
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What every model worker needs to know."""
+
+    model: str
+    fingerprint: str
+    score_threshold: float
+    iou_threshold: float
+    max_detections: int
+    batch_size: int | None
+    device: str | None
+    threads: int | None  # torch threads of one worker; None leaves torch's own choice
+
+
+class LabelWorker:
+    """Called by two threads at a time: while one encodes masks, the other has the model."""
+
+    def __init__(self, job: WorkerJob) -> None:
+        self._predictor = _load(job)
+        self._categories = self._predictor.class_names
+        self._turn = threading.Lock()
+        self._last_turn = time.perf_counter()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """A packed chunk of `source.CHUNK_SCHEMA` to a packed chunk of result rows in the same order."""
+        table, seconds = chunks.unpack(block)
+        images = prepared_images(table)
+        with self._model_turn(seconds):
+            raws = self._detect([image for image in images if image is not None])
+        begin = time.perf_counter()
+        found = iter(self._predictor.finish([raw for raw in raws if isinstance(raw, RawDetections)]))
+        labelled = iter([next(found) if isinstance(raw, RawDetections) else raw for raw in raws])
+        results = [
+            RowError(**error) if image is None else next(labelled)
+            for image, error in zip(images, table["error"].to_pylist(), strict=True)
+        ]
+        rows = rows_table(table["ordinal"], table["uri"], results, self._categories)
+        seconds["finish"] = time.perf_counter() - begin
+        return chunks.pack(rows, seconds)
+
+    @contextmanager
+    def _model_turn(self, seconds: dict[str, float]) -> Iterator[None]:
+        with self._turn:
+            begin = time.perf_counter()
+            seconds["idle"] = begin - self._last_turn
+            try:
+                yield
+            finally:
+                self._last_turn = time.perf_counter()
+                seconds["detect"] = self._last_turn - begin
+
+    def _detect(self, images: Sequence[Prepared]) -> list[RawDetections | RowError]:
+        """Detections per image; an image that the model cannot take, even alone, becomes an error."""
+        if not images:
+            return []
+        try:
+            return list(self._predictor.detect(images))
+        except ModelError as error:
+            if len(images) == 1:
+                return [RowError("model", error.kind, str(error), images[0].image_hw)]
+        return [result for image in images for result in self._detect([image])]
+
+
+def _load(job: WorkerJob) -> Predictor:
+    if job.threads is not None:
+        import torch
+
+        torch.set_num_threads(job.threads)
+    predictor = load(
+        job.model,
+        job.device,
+        score_threshold=job.score_threshold,
+        iou_threshold=job.iou_threshold,
+        max_detections=job.max_detections,
+        batch_size=job.batch_size,
+    )
+    if predictor.fingerprint != job.fingerprint:
+        raise ModelError(
+            f"{job.model}: the model changed while the run was going on: "
+            f"expected fingerprint {job.fingerprint[:12]}, found {predictor.fingerprint[:12]}"
+        )
+    return predictor

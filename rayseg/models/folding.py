@@ -1,0 +1,34 @@
+"""Folds batch normalisation into the convolutions before it: the same network, to float rounding, with less to do."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.ops import FrozenBatchNorm2d
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Replace, in place, every batch norm that follows a convolution in `module` by nothing, and scale the convolution.
+
+    A norm follows a convolution where it is registered right after it, as in all of torchvision's blocks.
+    For inference only. Outputs move by about 1e-6 of their size.
+    """
+    before: nn.Conv2d | None = None
+    for name, child in list(module.named_children()):
+        if before is not None and isinstance(child, nn.BatchNorm2d | FrozenBatchNorm2d):
+            _scale(before, child)
+            setattr(module, name, nn.Identity())
+        else:
+            fold_batch_norms(child)
+        before = child if isinstance(child, nn.Conv2d) else None
+
+
+def _scale(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> None:
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None, "a batch norm without running statistics cannot be folded"
+    with torch.no_grad():
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
+        )
+    conv.weight, conv.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)

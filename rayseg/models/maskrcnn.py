@@ -1,0 +1,142 @@
+"""Builds torchvision's Mask R-CNN from an architecture's name and its settings.
+
+What comes out is torchvision's own `MaskRCNN`: it trains with torchvision's losses, and its state dict has
+torchvision's keys. He et al., "Mask R-CNN", 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from torch import nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, RPNHead, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.mobilenetv3 import mobilenet_v3_large
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+
+from rayseg.errors import ModelError
+from rayseg.models.architectures import MaskRCNNSettings, settings_of
+
+NormLayer = Callable[[int], nn.Module]
+
+
+def build(architecture: str, num_classes: int, settings: MaskRCNNSettings | None = None) -> MaskRCNN:
+    """A Mask R-CNN in training mode, on the CPU, with random weights.
+
+    `num_classes` counts the classes of objects; the background output is added here.
+    `settings` defaults to the architecture's own. Raises `ModelError` for an unknown architecture.
+    """
+    settings = settings or settings_of(architecture)
+    backbone = _BACKBONES[_known(architecture)](settings)
+    outputs = max(settings.labels_of(num_classes)) + 1
+    channels = settings.fpn_channels
+    anchors = AnchorGenerator(settings.anchor_sizes, (settings.anchor_ratios,) * len(settings.anchor_sizes))
+    return MaskRCNN(
+        backbone,
+        rpn_anchor_generator=anchors,
+        rpn_head=RPNHead(channels, anchors.num_anchors_per_location()[0], conv_depth=settings.rpn_depth),
+        box_roi_pool=_roi_pool(settings, 7),
+        box_head=_box_head(settings),
+        box_predictor=FastRCNNPredictor(settings.box_head_size, outputs),
+        mask_roi_pool=_roi_pool(settings, 14),
+        mask_head=MaskRCNNHeads(channels, settings.mask_layers, 1, norm_layer=_head_norm(settings)),
+        mask_predictor=MaskRCNNPredictor(settings.mask_layers[-1], settings.mask_layers[-1], outputs),
+        **_thresholds(settings),
+    )
+
+
+def _known(architecture: str) -> str:
+    settings_of(architecture)
+    return architecture
+
+
+def _thresholds(settings: MaskRCNNSettings) -> dict[str, Any]:
+    """The settings that are numbers, under torchvision's names."""
+    return {
+        "min_size": settings.min_size,
+        "max_size": settings.max_size,
+        "image_mean": list(settings.image_mean),
+        "image_std": list(settings.image_std),
+        "rpn_pre_nms_top_n_train": settings.rpn_top_n_train,
+        "rpn_pre_nms_top_n_test": settings.rpn_pre_nms_top_n,
+        "rpn_post_nms_top_n_train": settings.rpn_top_n_train,
+        "rpn_post_nms_top_n_test": settings.rpn_post_nms_top_n,
+        "rpn_nms_thresh": settings.rpn_nms_threshold,
+        "rpn_score_thresh": settings.rpn_score_threshold,
+        "rpn_batch_size_per_image": settings.rpn_samples,
+        "box_batch_size_per_image": settings.box_samples,
+        "box_score_thresh": settings.score_threshold,
+        "box_nms_thresh": settings.iou_threshold,
+        "box_detections_per_img": settings.max_detections,
+    }
+
+
+def _roi_pool(settings: MaskRCNNSettings, output_size: int) -> MultiScaleRoIAlign:
+    """Pools from every pyramid level but the pooled one."""
+    levels = [str(level) for level in range(len(settings.returned_layers))]
+    return MultiScaleRoIAlign(levels, output_size=output_size, sampling_ratio=2)
+
+
+def _box_head(settings: MaskRCNNSettings) -> nn.Module:
+    channels, side = settings.fpn_channels, 7
+    if settings.box_head_convs:
+        convs, size = list(settings.box_head_convs), settings.box_head_size
+        return FastRCNNConvFCHead((channels, side, side), convs, [size], norm_layer=_head_norm(settings))
+    return TwoMLPHead(channels * side * side, settings.box_head_size)
+
+
+def _backbone_norm(settings: MaskRCNNSettings) -> NormLayer:
+    layer = {"batch": nn.BatchNorm2d, "frozen_batch": FrozenBatchNorm2d}[settings.backbone_norm]
+    return partial(layer, eps=settings.backbone_norm_eps)
+
+
+def _head_norm(settings: MaskRCNNSettings) -> NormLayer | None:
+    return nn.BatchNorm2d if settings.head_norm == "batch" else None
+
+
+def _resnet_fpn(block: type[BasicBlock | Bottleneck], depths: list[int], settings: MaskRCNNSettings) -> BackboneWithFPN:
+    """He et al., "Deep Residual Learning", 2016; its stages are layers 1 (stride 4) to 4 (stride 32)."""
+    _check_layers(settings, 1, 4)
+    body = ResNet(block, depths, norm_layer=_backbone_norm(settings))
+    names = [f"layer{layer}" for layer in settings.returned_layers]
+    channels = [64 * 2 ** (layer - 1) * block.expansion for layer in settings.returned_layers]
+    return _with_fpn(body, names, channels, settings)
+
+
+def _mobilenet_v3_fpn(settings: MaskRCNNSettings) -> BackboneWithFPN:
+    """Howard et al., "Searching for MobileNetV3", 2019; stages 0 (stride 2) to 4 (stride 32) end where the next
+    strided block begins, stage 5 (stride 32 too) is the last convolution, as torchvision counts them."""
+    _check_layers(settings, 0, 5)
+    body = mobilenet_v3_large(norm_layer=_backbone_norm(settings)).features
+    strided = [i for i, block in enumerate(body) if getattr(block, "_is_cn", False)]
+    ends = [0, *strided, len(body) - 1]
+    picked = [ends[layer] for layer in settings.returned_layers]
+    channels = [cast(int, body[i].out_channels) for i in picked]
+    return _with_fpn(body, [str(i) for i in picked], channels, settings)
+
+
+def _with_fpn(body: nn.Module, names: list[str], channels: list[int], settings: MaskRCNNSettings) -> BackboneWithFPN:
+    """Lin et al., "Feature Pyramid Networks", 2017."""
+    return_layers = {name: str(level) for level, name in enumerate(names)}
+    return BackboneWithFPN(
+        body, return_layers, channels, settings.fpn_channels, norm_layer=_head_norm(settings)
+    )
+
+
+def _check_layers(settings: MaskRCNNSettings, first: int, last: int) -> None:
+    layers = settings.returned_layers
+    if list(layers) != sorted(set(layers)) or layers[0] < first or layers[-1] > last:
+        raise ModelError(f"returned_layers must ascend within {first}..{last}, found {list(layers)}")
+
+
+_BACKBONES: dict[str, Callable[[MaskRCNNSettings], BackboneWithFPN]] = {
+    "maskrcnn_resnet50_fpn": partial(_resnet_fpn, Bottleneck, [3, 4, 6, 3]),
+    "maskrcnn_resnet50_fpn_v2": partial(_resnet_fpn, Bottleneck, [3, 4, 6, 3]),
+    "maskrcnn_mobilenet_v3_large_fpn": _mobilenet_v3_fpn,
+    "maskrcnn_resnet10_fpn": partial(_resnet_fpn, BasicBlock, [1, 1, 1, 1]),
+}
