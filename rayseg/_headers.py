@@ -24,8 +24,12 @@ _FOREIGN = (  # (signature, what it is), recognised so that the error can name i
     (b"\x00\x00\x01\x00", "a Windows icon"),
 )
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # JPEG markers without a length: stuffing, TEM, RST0-7, SOI
+# JPEG markers, the second byte
+_APP1, _SOS, _EOI = 0xE1, 0xDA, 0xD9
+_STANDALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # no length follows: stuffing, TEM, RST0-7, SOI
 _FRAME_HEADERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0-15 without DHT, JPG, DAC
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ
 _SCALAR_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # TIFF field types that hold a size or an orientation
 _BMP_INFO_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
 _MAX_IFD_ENTRIES = 4096
@@ -59,7 +63,7 @@ def header(data: bytes) -> Header:
     image_format = _sniff(data)
     try:
         width, height, orientation = _READERS[image_format](data)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:  # an offset may even be too large for an index
         raise ImageError("truncated", f"{image_format} ends inside its header, after {len(data)} bytes") from error
     if min(width, height) < 1:
         raise ImageError("bad_dimensions", f"{image_format} of {width}x{height} pixels, expected at least 1x1")
@@ -73,6 +77,22 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         size, kind = struct.unpack_from(">I4s", data, at)
         yield kind, at + 8, at + 8 + size
         at += size + 12
+
+
+def jpeg_is_single_scan(data: bytes) -> bool:
+    """Whether one scan holds all there is of a JPEG: sequential, with all its components interleaved."""
+    frame, components = 0, 0
+    for marker, start, _ in _jpeg_segments(data):
+        if marker in _FRAME_HEADERS:
+            frame, components = marker, data[start + 5]
+        elif marker == _SOS:
+            return frame not in _PROGRESSIVE and data[start] == components
+    return False
+
+
+def jpeg2000_has_end(data: bytes) -> bool:
+    """Whether the codestream has its end marker, a pair of bytes that packets cannot contain (T.800 annex A.2)."""
+    return data.find(b"\xff\xd9", data.find(_J2K_START)) >= 0
 
 
 def riff_size(data: bytes) -> int:
@@ -114,27 +134,33 @@ def _foreign(data: bytes) -> ImageError:
     return ImageError("not_an_image", f"no known image starts with {data[:12]!r}")
 
 
-def _jpeg(data: bytes) -> tuple[int, int, int]:
-    orientation, at = 1, 2
-    while True:
-        at = data.find(b"\xff", at)
-        marker = data[at + 1] if at >= 0 else -1
-        if marker == -1:
-            raise IndexError("no frame header")
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each segment's content up to the first scan header, that one included."""
+    at = 2
+    while (at := data.find(b"\xff", at)) >= 0:
+        marker = data[at + 1]
         if marker == 0xFF:  # fill bytes may precede a marker
             at += 1
         elif marker in _STANDALONE:
             at += 2
-        elif marker in _FRAME_HEADERS:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height, orientation
-        elif marker in (0xD9, 0xDA):
-            raise ImageError("corrupt", "jpeg without a frame header before its pixels")
         else:
             (size,) = struct.unpack_from(">H", data, at + 2)
-            if marker == 0xE1 and data[at + 4 : at + 8] == b"Exif":
-                orientation = _exif_orientation(data[at + 4 : at + 2 + size])
+            yield marker, at + 4, at + 2 + size
             at += 2 + max(size, 2)
+            if marker in (_SOS, _EOI):
+                return
+    raise IndexError("no scan header")
+
+
+def _jpeg(data: bytes) -> tuple[int, int, int]:
+    orientation = 1
+    for marker, start, end in _jpeg_segments(data):
+        if marker in _FRAME_HEADERS:
+            height, width = struct.unpack_from(">HH", data, start + 1)
+            return width, height, orientation
+        if marker == _APP1 and data[start : start + 4] == b"Exif":
+            orientation = _exif_orientation(data[start:end])
+    raise ImageError("corrupt", "jpeg without a frame header before its pixels")
 
 
 def _png(data: bytes) -> tuple[int, int, int]:
@@ -146,6 +172,8 @@ def _png(data: bytes) -> tuple[int, int, int]:
 
 
 def _webp(data: bytes) -> tuple[int, int, int]:
+    if len(data) < 30:
+        raise IndexError("shorter than any header")
     kind = data[12:16]
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
@@ -203,7 +231,7 @@ def _tiff(data: bytes) -> tuple[int, int, int]:
 
 
 def _jpeg2000(data: bytes) -> tuple[int, int, int]:
-    at = data.find(b"\xff\x4f\xff\x51")  # SOC, SIZ: also what counts inside a JP2 box
+    at = data.find(_J2K_START)  # also what counts inside a JP2 box
     if at < 0:
         raise IndexError("no codestream")
     right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
@@ -229,7 +257,7 @@ def _exif_orientation(exif: bytes) -> int:
     """The orientation in an EXIF block; 1 where there is none, or the block is damaged."""
     try:
         return _ifd_scalars(exif[6:] if exif.startswith(b"Exif") else exif).get(ORIENTATION, 1)
-    except (struct.error, KeyError):
+    except (struct.error, OverflowError):
         return 1
 
 
@@ -258,7 +286,7 @@ _SIGNATURES = (
     (b"MM\x00*", "tiff"),
     (b"II+\x00", "tiff"),
     (b"MM\x00+", "tiff"),
-    (b"\xff\x4f\xff\x51", "jpeg2000"),
+    (_J2K_START, "jpeg2000"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jpeg2000"),
 )
 _READERS: dict[str, Callable[[bytes], tuple[int, int, int]]] = {

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from rayseg.errors import UsageError
+
 T = TypeVar("T")
 _LOG = logging.getLogger("rayseg.storage")
 
@@ -38,7 +40,7 @@ class Retry:
         try:
             return cls(total_s=float(text)) if text else cls()
         except ValueError:
-            raise ValueError(f"RAYSEG_RETRY_S: expected a number of seconds, found {text!r}") from None
+            raise UsageError(f"RAYSEG_RETRY_S: expected a number of seconds, found {text!r}") from None
 
     def call(self, attempt: Callable[[], T]) -> T:
         """What `attempt` returns; its last `Transient` once the attempts or the seconds are used up."""

@@ -21,7 +21,7 @@ from rayseg.errors import Conflict, ObjectNotFound, StorageError
 def list_pages(uri: str) -> Iterator[list[Entry]]:
     bucket, key = _split(uri)
     if key and not key.endswith("/"):
-        first, _ = _page(uri, bucket, key, max_keys=1)
+        first, _ = _page(uri, bucket, key, 1)
         if first and first[0].uri == f"s3://{bucket}/{key}":  # a key sorts before every longer one it begins
             yield first
             return
@@ -31,6 +31,8 @@ def list_pages(uri: str) -> Iterator[list[Entry]]:
 
 def glob_candidates(prefix: str, max_depth: int | None) -> Iterator[list[Entry]]:
     """Every object whose URI begins with `prefix`, a folder or not; S3 has no depth to bound."""
+    if "/" not in prefix[len("s3://") :]:
+        raise StorageError(prefix, "expected a whole bucket name before the pattern")
     yield from _pages(prefix, *_split(prefix))
 
 
@@ -124,19 +126,17 @@ def _seconds(response: Response, header: str, default: float) -> float:
 def _pages(uri: str, bucket: str, key_prefix: str) -> Iterator[list[Entry]]:
     token: str | None = ""
     while token is not None:
-        entries, token = _page(uri, bucket, key_prefix, token)
+        entries, token = _page(uri, bucket, key_prefix, PAGE_ENTRIES, token)
         if entries:
             yield entries
 
 
-def _page(
-    uri: str, bucket: str, key_prefix: str, token: str = "", max_keys: int = PAGE_ENTRIES
-) -> tuple[list[Entry], str | None]:
+def _page(uri: str, bucket: str, key_prefix: str, max_keys: int, token: str = "") -> tuple[list[Entry], str | None]:
     """One ListObjectsV2 answer: its objects, and the token of the next page or None."""
     query = {"encoding-type": "url", "list-type": "2", "max-keys": str(max_keys), "prefix": key_prefix}
     if token:
         query["continuation-token"] = token
-    root = ElementTree.fromstring(send(Request(uri, bucket, query=query)).body)
+    root = _parse(uri, send(Request(uri, bucket, query=query)).body)
     fields = _fields(root)
     decode = unquote_plus if fields.get("EncodingType") == "url" else str
     entries = []
@@ -147,6 +147,13 @@ def _page(
             if size_bytes or not key.endswith("/"):  # an empty object named like a folder only marks the folder
                 entries.append(Entry(f"s3://{bucket}/{key}", size_bytes))
     return entries, fields["NextContinuationToken"] if fields.get("IsTruncated") == "true" else None
+
+
+def _parse(uri: str, document: bytes) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(document)
+    except ElementTree.ParseError as error:
+        raise StorageError(uri, f"expected a listing in XML, found {document[:80]!r}") from error
 
 
 def _fields(element: ElementTree.Element) -> dict[str, str]:
@@ -165,6 +172,8 @@ def _request(
     bucket, key = _split(uri)
     if not key:
         raise StorageError(uri, "expected an object, s3://bucket/key, found a bucket alone")
+    if not {".", ".."}.isdisjoint(key.split("/")):  # what is on the way would resolve them to another key
+        raise StorageError(uri, "a key with . or .. between its slashes cannot be asked for over HTTP")
     return Request(uri, bucket, key, method, {}, headers or {}, body, max_bytes, accept)
 
 

@@ -34,6 +34,7 @@ from rayseg.errors import (
     ObjectNotFound,
     StorageError,
     Unreachable,
+    UnsupportedScheme,
     WrongCredentials,
 )
 
@@ -60,6 +61,7 @@ _ERROR_OF_CODE: dict[str, type[StorageError]] = {
     "NoSuchBucket": BucketNotFound,
     "InvalidBucketName": BucketNotFound,
     "NoSuchKey": ObjectNotFound,
+    "NotImplemented": UnsupportedScheme,  # such as the condition of a conditional put
     "PreconditionFailed": Conflict,
     "AuthFailure": WrongCredentials,
     "ExpiredToken": WrongCredentials,
@@ -159,9 +161,8 @@ class _Client:
     def attempt(self, request: Request) -> Response:
         """Ask once. Raises `Transient` where asking again may help, else the StorageError that fits."""
         region = self._region_of_bucket.get(request.bucket, self._region)
-        signed = AWSRequest(request.method, self._url(request, region), dict(request.headers), request.body)
-        self._sign(request.uri, signed, region)
-        response = self._exchange(request, signed)
+        url = self._url(request, region)
+        response = self._exchange(request, url, self._signed_headers(request, url, region))
         if response.status < 300 or response.status in request.accept:
             return response
         self._learn_region(request.bucket, region, response)
@@ -170,11 +171,10 @@ class _Client:
             raise Transient(f"HTTP {response.status} to HEAD while GET succeeds")
         raise _error(request, self.endpoint, response)
 
-    def _exchange(self, request: Request, signed: AWSRequest) -> Response:
-        headers = dict(signed.headers.items())
+    def _exchange(self, request: Request, url: str, headers: Mapping[str, str]) -> Response:
         try:
             answer = self._http.urlopen(
-                signed.method, signed.url, body=request.body, headers=headers, preload_content=False, redirect=False
+                request.method, url, body=request.body, headers=headers, preload_content=False, redirect=False
             )
             size_bytes = int(answer.headers.get("Content-Length", -1))
             if request.max_bytes is not None and answer.status < 300 and size_bytes > request.max_bytes:
@@ -196,18 +196,21 @@ class _Client:
             ca_certs=self._session.get_config_variable("ca_bundle") or get_cert_path(True),
         )
 
-    def _sign(self, uri: str, signed: AWSRequest, region: str) -> None:
+    def _signed_headers(self, request: Request, url: str, region: str) -> Mapping[str, str]:
         if self._unsigned:
-            return
+            return request.headers
         try:
             with self._lock:  # the first call may fetch them, later ones may renew them
                 credentials = self._credentials and self._credentials.get_frozen_credentials()
         except botocore.exceptions.BotoCoreError as error:
-            raise WrongCredentials(uri, f"the AWS credentials cannot be loaded: {error}") from error
+            raise WrongCredentials(request.uri, f"the AWS credentials cannot be loaded: {error}") from error
         if not credentials:
             ways = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-            raise WrongCredentials(uri, f"no AWS credentials found: {ways}; AWS_NO_SIGN_REQUEST=1 reads public buckets")
+            ways += "; AWS_NO_SIGN_REQUEST=1 reads public buckets"
+            raise WrongCredentials(request.uri, f"no AWS credentials found: {ways}")
+        signed = AWSRequest(request.method, url, dict(request.headers), request.body)
         S3SigV4Auth(credentials, "s3", region).add_auth(signed)
+        return dict(signed.headers.items())
 
     @functools.cached_property
     def _credentials(self) -> Any:
@@ -215,6 +218,10 @@ class _Client:
 
     def _resolve(self, region: str) -> str:
         """The server's URL, from AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile, or the region."""
+        ignored = os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+        given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if given and not ignored:  # these come first for botocore too, whose client takes a third of a second
+            return given
         config = Config(signature_version=UNSIGNED, s3={"us_east_1_regional_endpoint": "regional"})
         return self._session.create_client("s3", region_name=region, config=config).meta.endpoint_url
 

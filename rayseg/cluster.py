@@ -18,7 +18,8 @@ def connect(address: str | None = None, *, log_workers: bool = False) -> bool:
     """
     if ray.is_initialized():
         return False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters is raised, and said once
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": log_workers}
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":

@@ -3,13 +3,13 @@
     header(data)                          format, size and EXIF orientation; decodes nothing
     decode(data, max_pixels, max_bytes)   (H, W, 3) uint8
 
-JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF and JPEG 2000, told apart by content. JPEG goes through torchvision.io
-(libjpeg-turbo straight into an H, W, 3 buffer: `tests/bench/images.py` has the figures), all else through Pillow, whose
-pixels are the reference for JPEG too. Both release the GIL while they decode, and no setting of theirs is changed.
-torch is first loaded by the first JPEG.
+JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF and JPEG 2000, told apart by content. JPEG goes through torchvision, which has
+libjpeg-turbo write straight into the (H, W, 3) array (`tests/bench/images.py` measures what that saves), all else
+through Pillow; for JPEG the two agree to the bit. Both release the GIL while they decode, and no setting of theirs is
+changed. torch is loaded by the first JPEG.
 
-The rules, chosen so that a model sees what Pillow's `exif_transpose(...).convert("RGB")`, torchvision and OpenCV showed
-it in training:
+The rules, chosen so that a model sees what Pillow's `exif_transpose(...).convert("RGB")` showed it in training, where
+that has an answer (it clips 16-bit and float images to white):
 - EXIF orientation is applied in every format that carries it; values outside 1..8 count as 1. In AVIF the container's
   own rotation and mirror rule instead. Orientation in XMP is not read.
 - Alpha is dropped, not composited: the colour stored under transparent pixels is what comes out.
@@ -19,10 +19,10 @@ it in training:
   255, within 0..255 kept, all others stretched from their finite minimum..maximum to 0..255; NaN becomes 0, infinities
   the nearer end.
 
-What counts as damaged: pixels that are missing ("truncated") and data that contradict themselves ("corrupt"). A file
-whose pixels are complete decodes even if its end marker is cut off. PNG carries checksums, and a PNG whose critical
-chunk fails one is corrupt. JPEG has none: a flipped bit that still decodes goes unnoticed, as it does in every decoder
-(libjpeg may print one line, "Corrupt JPEG data", to stderr).
+What counts as damaged: pixels that are missing ("truncated") and data that contradict themselves ("corrupt"). A JPEG,
+PNG or GIF whose pixels are complete decodes even if its end marker is cut off. PNG carries checksums, and a PNG that
+fails one is corrupt. JPEG has none: a flipped bit that still decodes goes unnoticed, as in every common decoder. Of
+damaged files libjpeg and libtiff may print a line to stderr, which cannot be turned off per call.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rayseg._headers import FORMATS, Header, header, png_chunks, riff_size
+from rayseg._headers import FORMATS, Header, header, jpeg2000_has_end, jpeg_is_single_scan, png_chunks, riff_size
 from rayseg.errors import ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL.Image import Image
+    from torch import Tensor
 
 __all__ = ["ERROR_KINDS", "FORMATS", "Header", "decode", "header"]
 
@@ -71,10 +74,12 @@ _PLUGINS = {
 }
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT")
 _SYMPTOMS = (  # words in a decoder's message, and what they say about the bytes
-    ("truncated", ("truncated", "incomplete", "end of file", "unexpected end", "eof")),
+    ("truncated", ("truncated", "incomplete", "end of file", "requires a buffer", "out of range")),
     ("unsupported_format", ("unsupported", "not supported", "not installed", "unknown pixel mode", "unknown mode")),
     ("out_of_memory", ("out of memory", "allocate memory")),
 )
+_SPEAKING = (OSError, RuntimeError, SyntaxError, ValueError)  # decoders raise these with a sentence
+_MODE_RGB = 3  # torchvision.io.ImageReadMode.RGB
 _SOURCE_LINE = re.compile(r"^decode_jpeg, \S+:\d+, ")  # what torchvision puts before libjpeg's message
 _END_OF_IMAGE = b"\xff\xd9"
 _MORE_SCAN = b"\xaa\x5b\x36\xd5" * 64  # entropy-coded data of no particular meaning, without markers
@@ -107,40 +112,55 @@ def decode(data: bytes, *, max_pixels: int = 100_000_000, max_bytes: int = 256 <
 
 
 def _decode_jpeg(data: bytes, declared: Header) -> np.ndarray:
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # a copy: torch warns of read-only memory
+    operator = _torchvision_jpeg()
     try:
-        planes = decode_jpeg(encoded, mode=ImageReadMode.RGB)  # (3, H, W), a view of (H, W, 3) memory
-    except RuntimeError as error:
+        if operator is None:
+            return _decode_pillow(data, declared)
+        planes = operator(_tensor(data), _MODE_RGB, False)  # (3, H, W), a view of (H, W, 3) memory
+    except (RuntimeError, OSError) as error:
         if "truncated" not in str(error):
             raise
         return _decode_jpeg_without_end(data, declared)
     return _upright(planes.permute(1, 2, 0).numpy(), declared.orientation)
 
 
+@functools.cache
+def _torchvision_jpeg() -> Callable[[Tensor, int, bool], Tensor] | None:
+    """torchvision's JPEG decoder, or None where this torchvision has none: Pillow gives the same pixels, slower.
+
+    The operator, not its wrapper in torchvision.io, which since 0.29 warns on every call that both will be removed.
+    """
+    try:
+        import torch
+        import torchvision.io  # noqa: F401  registers the operator
+
+        return torch.ops.image.decode_jpeg
+    except (ImportError, AttributeError):
+        return None
+
+
+def _tensor(data: bytes) -> Tensor:
+    import torch
+
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)  # a copy, because torch warns of read-only memory
+
+
 def _decode_jpeg_without_end(data: bytes, declared: Header) -> np.ndarray:
     """The pixels of a JPEG that lacks no more than its end marker; Pillow decodes it, which prints no complaints.
 
-    The pixels are complete exactly if it does not matter how the file goes on: two continuations must agree.
+    A scan is complete exactly if it does not matter how the file goes on: two continuations must agree. Of a
+    progressive file nobody can tell whether more scans were to come.
     """
     scan = data.rstrip(b"\xff")
-    try:
-        ended = _decode_pillow(scan + _END_OF_IMAGE, declared)
-        continued = _decode_pillow(scan + _MORE_SCAN + _END_OF_IMAGE, declared)
-    except (OSError, SyntaxError):
-        ended = continued = None
-    if ended is None or not np.array_equal(ended, continued):
-        raise ImageError("truncated", f"jpeg ends after {len(data):,} bytes, before its last pixel")
-    return ended
+    if jpeg_is_single_scan(scan):
+        pixels = _decode_pillow(scan + _END_OF_IMAGE, declared)
+        if np.array_equal(pixels, _decode_pillow(scan + _MORE_SCAN + _END_OF_IMAGE, declared)):
+            return pixels
+    raise ImageError("truncated", f"jpeg ends after {len(data):,} bytes, before its last pixel")
 
 
 def _decode_pillow(data: bytes, declared: Header) -> np.ndarray:
-    if declared.format == "png":
-        _check_png_sums(data)
-    if declared.format == "webp" and riff_size(data) > len(data):
-        raise ImageError("truncated", f"webp of {riff_size(data):,} bytes ends after {len(data):,}")
+    _check_whole(data, declared.format)
     image = _plugin(declared.format)(io.BytesIO(data))
     if sorted(image.size) != sorted(declared.image_hw):  # before it allocates; TIFF's size may be upright already
         raise ImageError("corrupt", f"{declared.format} declares {declared.image_hw}, its decoder finds {image.size}")
@@ -162,14 +182,18 @@ def _plugin(image_format: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _check_png_sums(data: bytes) -> None:
-    """Pillow leaves the checksum of the pixels' chunks unread."""
-    for kind, start, end in png_chunks(data):
-        if kind in _PIXEL_CHUNKS and end + 4 <= len(data):
-            found = zlib.crc32(memoryview(data)[start - 4 : end])
-            (expected,) = struct.unpack_from(">I", data, end)
-            if found != expected:
-                raise ImageError("corrupt", f"png chunk {kind.decode()} at byte {start - 8} fails its checksum")
+def _check_whole(data: bytes, image_format: str) -> None:
+    """What the decoders leave unchecked, or report without saying what it is."""
+    if image_format == "png":
+        for kind, start, end in png_chunks(data):
+            if kind in _PIXEL_CHUNKS and end + 4 <= len(data):
+                (expected,) = struct.unpack_from(">I", data, end)
+                if zlib.crc32(memoryview(data)[start - 4 : end]) != expected:
+                    raise ImageError("corrupt", f"png chunk {kind.decode()} at byte {start - 8} fails its checksum")
+    elif image_format == "webp" and riff_size(data) > len(data):
+        raise ImageError("truncated", f"webp of {riff_size(data):,} bytes ends after {len(data):,}")
+    elif image_format == "jpeg2000" and not jpeg2000_has_end(data):
+        raise ImageError("truncated", f"jpeg2000 has no end of codestream in its {len(data):,} bytes")
 
 
 def _rgb(image: Image) -> np.ndarray:
@@ -221,11 +245,13 @@ def _contiguous(view: np.ndarray) -> np.ndarray:
 
 def _named(image_format: str, error: Exception) -> ImageError:
     """The ImageError for whatever a decoder raised."""
-    message = _SOURCE_LINE.sub("", str(error)).partition("\n")[0] or type(error).__name__
+    message = _SOURCE_LINE.sub("", str(error)).partition("\n")[0]
+    if not message or not isinstance(error, _SPEAKING):
+        message = f"{type(error).__name__} {message}".rstrip()
     words = message.lower()
     kind = next((kind for kind, symptoms in _SYMPTOMS if any(s in words for s in symptoms)), "corrupt")
     if isinstance(error, MemoryError):
         kind = "out_of_memory"
-    elif isinstance(error, (EOFError, struct.error)):
+    elif isinstance(error, (EOFError, IndexError, struct.error)):
         kind = "truncated"
     return ImageError(kind, f"{image_format}: {message}")

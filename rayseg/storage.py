@@ -11,7 +11,8 @@ AWS_NO_SIGN_REQUEST=1 asks anonymously. Server errors, throttling, timeouts and 
 minute, or for RAYSEG_RETRY_S seconds. Every function is safe in threads and after a fork.
 
 All raise the StorageError that fits (see `rayseg.errors`): ObjectNotFound, BucketNotFound, AccessDenied,
-WrongCredentials, Unreachable, Conflict, UnsupportedScheme, and StorageError itself for the rest.
+WrongCredentials, Unreachable, Conflict, UnsupportedScheme, and StorageError itself for the rest; UsageError if
+RAYSEG_RETRY_S is no number.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ READER = ("rayseg-reader", "rayseg-reader-secret")  # may list and read, may not
 REGION = "us-east-1"
 
 _PORTS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
+_FIRST_PORT, _LAST_PORT = 12_000, 22_700
 _GRPC_OFFSET = 10_000  # SeaweedFS serves gRPC on every port plus this
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
@@ -172,14 +173,16 @@ def _identities() -> dict[str, Any]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports free right now, whose gRPC twins are free too."""
+    """Ports free right now, whose gRPC twins are free too, all below those that outgoing connections are given."""
+    span = _LAST_PORT - _FIRST_PORT
     found: list[int] = []
-    for port in range(21_000 + os.getpid() % 997 * 20, 55_000):
-        if len(found) < count and _is_free(port) and _is_free(port + _GRPC_OFFSET):
+    for i in range(span):
+        port = _FIRST_PORT + (os.getpid() * 20 + i) % span  # processes start looking in different places
+        if _is_free(port) and _is_free(port + _GRPC_OFFSET):
             found.append(port)
         if len(found) == count:
             return found
-    raise RuntimeError("no free ports below 55000")
+    raise RuntimeError(f"no {count} free ports between {_FIRST_PORT} and {_LAST_PORT}")
 
 
 def _is_free(port: int) -> bool:

@@ -24,7 +24,9 @@ def test_a_cluster_of_our_own_listens_on_loopback_only_and_asks_for_a_token(tmp_
     token = tmp_path / "token"
     token.write_text("0" * 64)
     env |= {"RAY_AUTH_TOKEN_PATH": str(token)}
-    done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], env=env, capture_output=True, text=True, timeout=180, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     heard, _, mode = done.stdout.strip().rpartition(" ")
     assert set(ast.literal_eval(heard)) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from pycocotools import mask as coco_mask
+
+from rayseg import kernels
 
 CLASS_NAMES = ("disc", "ring", "star", "cross", "split")
 
@@ -51,7 +52,7 @@ class Sample:
 
 
 def generate(count: int, seed: int, size_px: int = 160, max_objects: int = 7, start: int = 0) -> Iterator[Sample]:
-    """Samples `start` to `start + count - 1` of the stream `seed`, square images of `size_px`, 0 < N <= `max_objects`."""
+    """Samples `start` to `start + count - 1` of the stream `seed`: square images, 1 to `max_objects` instances each."""
     for index in range(start, start + count):
         yield draw(seed, index, size_px, max_objects)
 
@@ -59,7 +60,7 @@ def generate(count: int, seed: int, size_px: int = 160, max_objects: int = 7, st
 def draw(seed: int, index: int, size_px: int = 160, max_objects: int = 7) -> Sample:
     """Sample `index` of the stream `seed`."""
     if size_px < 32 or max_objects < 1:
-        raise ValueError(f"size_px at least 32 and max_objects at least 1 are needed, found {size_px} and {max_objects}")
+        raise ValueError(f"expected size_px >= 32 and max_objects >= 1, found {size_px} and {max_objects}")
     rng = np.random.default_rng([seed, index])
     canvas = _background(rng, size_px)  # (H, W, 3) float32
     masks: list[np.ndarray] = []
@@ -99,18 +100,19 @@ def write_coco(
 
 
 def _annotations(sample: Sample, image_id: int, first_id: int) -> list[dict[str, Any]]:
-    rles = coco_mask.encode(np.asfortranarray(sample.masks.transpose(1, 2, 0).astype(np.uint8)))
+    rles = kernels.encode(sample.masks)
+    columns = zip(sample.classes, rles.to_coco(), rles.areas(), rles.boxes_xywh(), strict=True)
     return [
         {
             "id": first_id + i,
             "image_id": image_id,
-            "category_id": int(sample.classes[i]) + 1,
-            "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
-            "area": int(coco_mask.area(rle)),
-            "bbox": coco_mask.toBbox(rle).tolist(),
+            "category_id": int(kind) + 1,
+            "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+            "area": int(area),
+            "bbox": box_xywh.tolist(),
             "iscrowd": 0,
         }
-        for i, rle in enumerate(rles)
+        for i, (kind, rle, area, box_xywh) in enumerate(columns)
     ]
 
 
@@ -260,7 +262,7 @@ def _clouds(rng: np.random.Generator, hw: tuple[int, int]) -> np.ndarray:
     total = np.zeros(hw, np.float32)
     for cells in rng.integers(3, 7) * np.array([1, 3, 8]):
         grid = Image.fromarray(rng.random((int(cells), int(cells)), np.float32))
-        total += np.asarray(grid.resize(hw[::-1], Image.Resampling.BICUBIC)) / np.sqrt(cells)
+        total += np.asarray(grid.resize((hw[1], hw[0]), Image.Resampling.BICUBIC)) / np.sqrt(cells)
     return (total - total.min()) / np.ptp(total)
 
 

@@ -18,6 +18,7 @@ _READ_BYTES = 1 << 20
 _ITEM_CHARS_MAX = 256 << 20  # a longer item is taken for a broken file
 _SPACE = " \t\r\n"
 _CUT_CHARS = 16  # an error this close to the end of what was read may be an item cut in two
+_CUT_NUMBER_CHARS = 2  # a number may go on after what was read, though it ends before "." or "e+" there
 
 
 class NotJson(StorageError):
@@ -51,11 +52,12 @@ def array_items(file: BinaryIO, uri: str, key: str) -> Iterator[Any]:
 
 def _items(text: _Text) -> Iterator[Any]:
     text.expect("[", "an array")
-    while text.next_char() != "]":
+    if text.next_char() != "]":
         yield text.value()
-        if text.next_char() != "]":
-            text.expect(",", "a comma or the end of the array")
-    text.expect("]", "the end of the array")
+        while text.next_char() == ",":
+            text.expect(",", "a comma")
+            yield text.value()
+    text.expect("]", "a comma or the end of the array")
 
 
 def _pass_over(text: _Text) -> None:
@@ -90,9 +92,7 @@ class _Text:
         """Pass over `char`, or raise."""
         found = self.next_char()
         if found != char:
-            raise self.fault(
-                f"expected {what} ({char!r}), found {found!r}" if found else f"ends where {what} should be"
-            )
+            raise self.fault(f"expected {what}, found {found!r}" if found else f"ends where {what} should be")
         self._position += 1
 
     def value(self) -> Any:
@@ -108,7 +108,7 @@ class _Text:
             except RecursionError:
                 raise self.fault("is nested too deeply") from None
             else:
-                if end < len(self._buffer) or not self._more():  # a number at the very end may go on
+                if len(self._buffer) - end > _CUT_NUMBER_CHARS or not self._more():
                     self._position = end
                     return value
 
@@ -133,6 +133,8 @@ class _Text:
         self._ended = not data
         try:
             self._buffer += self._utf8.decode(data, final=self._ended)
-        except UnicodeDecodeError:
+        except UnicodeDecodeError as error:
+            self._position = len(self._buffer)
+            self._lines_before += data.count(b"\n", 0, error.start)
             raise self.fault("holds bytes that are not UTF-8") from None
         return True

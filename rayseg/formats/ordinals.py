@@ -35,7 +35,7 @@ def encode_ranges(ordinals: np.ndarray) -> str:
 
 
 def decode_ranges(text: str) -> np.ndarray:
-    """Text of `encode_ranges` as (K, 2) int64 ranges. Raises `ValueError` for what it would not have written."""
+    """Text of `encode_ranges` as (K, 2) int64 ranges. Raises `ValueError` for any other text."""
     if not text:
         return np.empty((0, 2), np.int64)
     words = [word.split("-") for word in text.split(",")]

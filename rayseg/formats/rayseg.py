@@ -56,7 +56,7 @@ INSTANCE_TYPE = pa.struct(
     ]
 )
 ERROR_TYPE = pa.struct([("stage", pa.string()), ("kind", pa.string()), ("message", pa.string())])
-COUNT_KEYS = ("rows", "labelled", "empty", "failed", "instances")
+COUNT_KEYS: tuple[str, ...] = ("rows", "labelled", "empty", "failed", "instances")
 DATA_SCHEMA = pa.schema(
     [
         ("ordinal", pa.int64()),

@@ -7,45 +7,35 @@ larger one blends along x, then along y.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from rayseg.kernels.compilation import kernel
+from rayseg.kernels.intrinsics import fma
 
 SMALL_OUTPUT = 128
 
 
-@intrinsic
-def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c of float32, rounded once."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fma(*arguments)
-
-    return types.float32(types.float32, types.float32, types.float32), generate
-
-
 @kernel
-def source_position(size_in, size_out, index, small):
-    """Where output pixel `index` lies on the input's axis, in input pixels, not below 0 (float32)."""
-    half = np.float32(0.5)
+def neighbour(size_in, size_out, index, small):
+    """First neighbour (int32) of output pixel `index` on an axis and the weight (float32) of the one after it."""
+    if size_in == size_out:
+        return np.int32(index), np.float32(0)
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
     scale = np.float32(size_in) / np.float32(size_out)
     centre = np.float32(index) + half
     position = fma(scale, centre, -half) if small else scale * centre - half
-    return max(position, np.float32(0))
+    position = zero if position < zero else position
+    first = np.int32(position)
+    first = first if first < size_in else np.int32(size_in - 1)
+    weight = position - np.float32(first)
+    return first, (one if weight > one else weight)
 
 
 @kernel
-def neighbour(size_in, size_out, index, small):
-    """First neighbour (int64) of output pixel `index` and the weight (float32) of the one after it."""
-    if size_in == size_out:
-        return np.int64(index), np.float32(0)
-    position = source_position(size_in, size_out, index, small)
-    first = min(np.int64(position), size_in - 1)
-    return first, min(max(position - np.float32(first), np.float32(0)), np.float32(1))
+def neighbours(size_in, size_out, begin, end, small, firsts, weights):
+    """`neighbour` of output pixels `begin` to `end`, into int32 `firsts` and float32 `weights`."""
+    for index in range(begin, end):
+        firsts[index - begin], weights[index - begin] = neighbour(size_in, size_out, np.int32(index), small)
 
 
 @kernel
@@ -61,3 +51,15 @@ def blend_four(top_left, top_right, bottom_left, bottom_right, wx, wy):
 def blend_two(first, second, weight):
     """The value between two neighbours in a large output, along x and then along y."""
     return fma(first, np.float32(1) - weight, second * weight)
+
+
+@kernel
+def pixel_value(grid, left, right, wx, size_out, y, small):
+    """torch's value at output row `y`, between columns `left` and `right` of a grid (C, R) given column by column."""
+    rows = grid.shape[1]
+    r, wy = neighbour(rows, size_out, np.int32(y), small)
+    following = r if rows == size_out or r + 1 == rows else r + 1
+    if small:
+        return blend_four(grid[left, r], grid[right, r], grid[left, following], grid[right, following], wx, wy)
+    top = blend_two(grid[left, r], grid[right, r], wx)
+    return blend_two(top, blend_two(grid[left, following], grid[right, following], wx), wy)

@@ -12,9 +12,10 @@ from typing import Any
 from rayseg import images, storage
 from rayseg.errors import RaysegError
 from rayseg.label.inputs import plan_inputs
+from rayseg.label.model import load_for
 from rayseg.label.progress import clock
 from rayseg.label.spec import LabelSpec
-from rayseg.models.predictor import Predictor, load
+from rayseg.models.predictor import Predictor
 from rayseg.storage import Entry
 
 SAMPLE_IMAGES = 12
@@ -66,12 +67,7 @@ def estimate(spec: LabelSpec, *, nodes: int = 1, price_per_node_hour: float | No
 
     Raises what a run would raise for inputs, output and model; the output is not touched.
     """
-    predictor = load(
-        spec.model,
-        score_threshold=spec.score_threshold,
-        iou_threshold=spec.iou_threshold,
-        max_detections=spec.max_detections,
-    )
+    predictor = load_for(spec)
     inputs = plan_inputs(spec.images, column=spec.column, root=spec.images_root)
     count, size_bytes, sample = _survey(inputs.pages(), spec.limit)
     times = [_time_one(entry.uri, spec, predictor) for entry in sample]

@@ -25,7 +25,7 @@ from rayseg.label.progress import Meter, Reporter
 from rayseg.label.source import ReadJob
 from rayseg.label.spec import LabelSpec
 from rayseg.label.worker import WorkerJob
-from rayseg.models.predictor import ModelInfo
+from rayseg.models.cards import ModelInfo
 
 POLL_S = 0.25
 
@@ -56,16 +56,7 @@ class Execution:
         have = pipeline.resources(spec)
         self._chunk_rows = pipeline.chunk_rows(model.preprocess, ledger.remaining, have.workers)
         read = ReadJob(spec.out, plan, model.preprocess, self._chunk_rows, spec.max_pixels, spec.max_bytes)
-        work = WorkerJob(
-            model=spec.model,
-            fingerprint=model.fingerprint,
-            score_threshold=spec.score_threshold,
-            iou_threshold=spec.iou_threshold,
-            max_detections=spec.max_detections,
-            batch_size=spec.batch_size,
-            device=have.device,
-            threads=have.threads,
-        )
+        work = WorkerJob(spec, model.fingerprint, have.device, have.threads)
         batches = pipeline.task_batches(ledger.done, self._chunk_rows, have.workers)
         self._dataset = pipeline.build(read, work, have, batches)
 
@@ -155,4 +146,7 @@ def _cause(error: RayError) -> RaysegError:
             return seen
         inner = getattr(seen, "cause", None)
         seen = inner if isinstance(inner, BaseException) else seen.__cause__
-    return JobError(f"the pipeline stopped: {error}")
+    cause = getattr(error, "cause", None) or error
+    return JobError(
+        f"the pipeline stopped: {type(cause).__name__}: {cause}\nWhat is stored is kept; run again to go on."
+    )

@@ -14,7 +14,7 @@ from rayseg.errors import JobError, ObjectNotFound
 from rayseg.formats.rayseg import SCHEMA_VERSION
 from rayseg.label.plan import PlanInfo
 from rayseg.label.spec import LabelSpec
-from rayseg.models.predictor import ModelInfo
+from rayseg.models.cards import ModelInfo
 
 _PACKAGES = ("rayseg", "ray", "torch", "torchvision", "numba", "pyarrow", "numpy")
 

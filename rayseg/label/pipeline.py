@@ -90,7 +90,11 @@ def build(read: ReadJob, work: WorkerJob, have: Resources, batches: Iterator[np.
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # every packed chunk is a block of its own, see `chunks`
     with DataContext.current(context):
-        source = ray.data.read_datasource(PlanSource(read, batches), num_cpus=have.read_cpus)
+        tasks = list(batches)
+        # As many blocks as tasks: with fewer tasks than it wants blocks, Ray Data would cut the chunks up.
+        source = ray.data.read_datasource(
+            PlanSource(read, tasks), num_cpus=have.read_cpus, override_num_blocks=len(tasks)
+        )
         return source.map_batches(
             LabelWorker,
             fn_constructor_args=(work,),

@@ -52,7 +52,7 @@ class _Flat:
 
 
 def check_rows(table: pa.Table, class_names: Sequence[str] | None, *, is_pasted: bool = True) -> Iterator[Finding]:
-    """Faults of a table of `DATA_SCHEMA`. `class_names` None leaves categories unchecked, as nothing says what they are.
+    """Faults of a table of `DATA_SCHEMA`. `class_names` None leaves categories unchecked.
 
     `is_pasted` asks that masks stay near their boxes, see above.
     """
@@ -158,7 +158,7 @@ def _near(mask_xywh: np.ndarray, bbox_xywh: np.ndarray) -> np.ndarray:
     margin = bbox_xywh[:, 2:] / GRID_SIDE + 1 + BOX_TOLERANCE
     low = bbox_xywh[:, :2] - margin
     high = bbox_xywh[:, :2] + bbox_xywh[:, 2:] + margin
-    return ((mask_xywh[:, :2] >= low) & (mask_xywh[:, :2] + mask_xywh[:, 2:] <= high)).all(axis=1)
+    return np.all((mask_xywh[:, :2] >= low) & (mask_xywh[:, :2] + mask_xywh[:, 2:] <= high), axis=1)
 
 
 def _is_null(values: pa.StructArray, name: str) -> np.ndarray:

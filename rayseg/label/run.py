@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -25,9 +26,10 @@ from rayseg.label.inputs import plan_inputs
 from rayseg.label.job import Job
 from rayseg.label.ledger import Counts, Ledger
 from rayseg.label.plan import write_plan
-from rayseg.label.progress import Meter, Reporter, reporter
+from rayseg.label.progress import Meter, Reporter, clock, reporter
 from rayseg.label.spec import LabelSpec
-from rayseg.models.predictor import ModelInfo, describe
+from rayseg.models.cards import ModelInfo
+from rayseg.models.checkpoints import describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,26 @@ class Summary:
     labelled_now: int
     startup_s: float
     seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as one JSON object."""
+        return {"event": "done"} | asdict(self) | {"rate": self.rate}
+
+    def text(self) -> str:
+        """The summary in words."""
+        counts = self.counts
+        lines = [
+            f"{counts.images:,} images: {counts.labelled:,} labelled, {counts.empty:,} empty, {counts.failed:,} failed; "
+            f"{counts.instances:,} instances in {self.parts} parts, {self.size_bytes / 1e6:,.1f} MB",
+        ]
+        if self.labelled_now:
+            lines.append(
+                f"{self.rate:.1f} images/s, start-up {self.startup_s:.1f} s apart; {clock(self.seconds)} in all"
+            )
+        if counts.failed:
+            lines.append("failed images have an `error`; --retry-failed does them again")
+        lines.append(f"check it with: rayseg verify {shlex.quote(self.out)}")
+        return "\n".join(lines)
 
     @property
     def rate(self) -> float:
@@ -113,9 +135,7 @@ class _Run:
                 f"{self.spec.out}: holds parts but no job.json; --overwrite to start afresh, or another --out"
             )
         inputs = plan_inputs(self.spec.images, column=self.spec.column, root=self.spec.images_root)
-        plan = write_plan(
-            self.spec.out, inputs.pages(), limit=self.spec.limit, progress=self._planned
-        )
+        plan = write_plan(self.spec.out, inputs.pages(), limit=self.spec.limit, progress=self._planned)
         job = Job.of(self.spec, plan, self.model, dict(inputs.skipped))
         jobs.write(self.spec.out, job)
         skipped = ", ".join(f"{count} {what}" for what, count in sorted(job.skipped.items()))

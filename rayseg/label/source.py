@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,7 @@ CHUNK_SCHEMA = pa.schema(
         ("uri", pa.string()),
         ("height", pa.int32()),  # of the upright image; null when it did not decode
         ("width", pa.int32()),
-        ("pixels", pa.large_binary()),  # null when it did not decode
+        ("pixels", pa.large_binary()),  # empty when it did not decode
         ("pixels_shape", pa.list_(pa.int32(), 3)),  # (H, W, 3) uint8, or (3, h, w) float32 when `resized`
         ("resized", pa.bool_()),
         ("error", pa.struct([("stage", pa.string()), ("kind", pa.string()), ("message", pa.string())])),
@@ -58,10 +58,10 @@ class ReadJob:
 class PlanSource(Datasource):
     """The ordinals of a plan that have no row yet, read and decoded in tasks of bounded size."""
 
-    def __init__(self, job: ReadJob, batches: Iterable[np.ndarray]) -> None:
+    def __init__(self, job: ReadJob, batches: Sequence[np.ndarray]) -> None:
         super().__init__()
         self._job_ref = ray.put(job)
-        self._batches = list(batches)
+        self._batches = batches
 
     def get_name(self) -> str:
         return "ReadAndDecode"
@@ -112,42 +112,51 @@ def _read_ahead(pool: ThreadPoolExecutor, job: ReadJob, rows: list[tuple[int, st
 
 def _chunk(job: ReadJob, reads: list[Reading]) -> pa.Table:
     seconds = {"read": 0.0, "decode": 0.0}
-    rows = []
-    for ordinal, uri, future in reads:
-        row: dict[str, Any] = dict.fromkeys(CHUNK_SCHEMA.names)
-        row.update(ordinal=ordinal, uri=uri, resized=False)
-        rows.append(row | _load(job, future, seconds))
-    return chunks.pack(pa.Table.from_pylist(rows, CHUNK_SCHEMA), seconds)
+    loaded = [_load(job, future, seconds) for _, _, future in reads]
+    prepared = [one if isinstance(one, Prepared) else None for one in loaded]
+    columns = [
+        [ordinal for ordinal, _, _ in reads],
+        [uri for _, uri, _ in reads],
+        [one and one.image_hw[0] for one in prepared],
+        [one and one.image_hw[1] for one in prepared],
+        _pixels(prepared),
+        [one and one.pixels.shape for one in prepared],
+        [one and one.resized for one in prepared],
+        [None if isinstance(one, Prepared) else one for one in loaded],
+    ]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, CHUNK_SCHEMA.types, strict=True)]
+    return chunks.pack(pa.Table.from_arrays(arrays, schema=CHUNK_SCHEMA), seconds)
 
 
-def _load(job: ReadJob, future: Future[bytes], seconds: dict[str, float]) -> dict[str, Any]:
-    """The pixel columns of one image, or its `error`."""
+def _pixels(prepared: list[Prepared | None]) -> pa.Array:
+    """The images' bytes, each copied once; empty where there is no image."""
+    flat = [np.ascontiguousarray(one.pixels).reshape(-1).view(np.uint8) for one in prepared if one is not None]
+    lengths = [0 if one is None else one.pixels.nbytes for one in prepared]
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    data = np.concatenate([np.empty(0, np.uint8), *flat])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(lengths), buffers)
+
+
+def _load(job: ReadJob, future: Future[bytes], seconds: dict[str, float]) -> Prepared | dict[str, str]:
+    """One image on its way to the model, or its `error`."""
     begin = time.perf_counter()
     try:
         data = future.result()
     except (Unreachable, WrongCredentials):
         raise
     except StorageError as error:
-        return {"error": _error("read", error)}
+        return _error("read", error)
     finally:
         seconds["read"] += time.perf_counter() - begin
     begin = time.perf_counter()
     try:
         image = images.decode(data, max_pixels=job.max_pixels, max_bytes=job.max_bytes)
-        prepared = job.preprocess.prepare(image)
+        return job.preprocess.prepare(image)
     except ImageError as error:
-        return {"error": _error("decode", error)}
+        return _error("decode", error)
     finally:
         seconds["decode"] += time.perf_counter() - begin
-    height, width = prepared.image_hw
-    pixels = np.ascontiguousarray(prepared.pixels)
-    return {
-        "height": height,
-        "width": width,
-        "pixels": pa.py_buffer(pixels),
-        "pixels_shape": pixels.shape,
-        "resized": pixels.dtype == np.float32,
-    }
 
 
 def _error(stage: str, error: RaysegError) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from rayseg.specs import Spec
 
 # Fields that change how fast a run goes, never what it writes; a resumed run may differ in them.
-RUNTIME_FIELDS = frozenset({"address", "workers", "gpus_per_worker", "batch_size", "flush_s", "part_bytes"})
+RUNTIME_FIELDS = frozenset({"address", "workers", "gpus_per_worker", "flush_s", "part_bytes"})
 
 
 class LabelSpec(Spec):
@@ -31,7 +31,6 @@ class LabelSpec(Spec):
         None, ge=1, description="most model workers at once; none: as many as the cluster holds"
     )
     gpus_per_worker: float | None = Field(None, ge=0, description="none: 1 where the cluster has GPUs, else 0")
-    batch_size: int | None = Field(None, ge=1, description="images per forward pass; none: found by the worker itself")
     flush_s: float = Field(20.0, gt=0, description="no labelled image waits longer than this to be stored")
     part_bytes: int = Field(64 << 20, ge=1, description="a part is written once this much is waiting")
 

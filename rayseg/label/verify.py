@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,69 +21,17 @@ from rayseg.errors import JobError, ObjectNotFound, StorageError
 from rayseg.formats.ordinals import OrdinalBitmap, to_ranges
 from rayseg.formats.rayseg import COUNT_KEYS, DATA_SCHEMA, PartFooter, count_rows, parse_footer
 from rayseg.label.plan import GROUP_ROWS, BrokenPlan, PlanInfo, check_part, read_plan
+from rayseg.label.report import MAX_FAULTS, Fault, Report
 from rayseg.label.row_checks import Finding, check_rows
 
 Progress = Callable[[int, int], None]
-MAX_FAULTS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong where: `file` below the output, `row` in it counted from 0, None for the file as a whole."""
-
-    file: str
-    row: int | None
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.what}" if self.row is None else f"{self.file}: row {self.row}: {self.what}"
-
-
-@dataclass(slots=True)
-class Report:
-    """What was found. `faults` are the first of the `fault_count` there are; `complete`: there is a manifest."""
-
-    out: str
-    complete: bool
-    inputs: int
-    parts: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNT_KEYS, 0))
-    faults: list[Fault] = field(default_factory=list)
-    fault_count: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """True when the output is complete and without a fault."""
-        return self.complete and not self.fault_count
-
-    def text(self) -> str:
-        """The report as lines for a person."""
-        found = {key: f"{value:,}" for key, value in self.counts.items()}
-        lines = [str(fault) for fault in self.faults]
-        if self.fault_count > len(self.faults):
-            lines.append(f"... and {self.fault_count - len(self.faults):,} more faults")
-        verdict = (
-            f"whole: each of {self.inputs:,} inputs has exactly one row and every mask is valid"
-            if self.ok
-            else f"NOT whole: {self.fault_count:,} faults"
-        )
-        lines.append(f"{self.out}: {verdict}")
-        lines.append(
-            f"{found['rows']} rows in {self.parts:,} parts: {found['labelled']} labelled with {found['instances']} "
-            f"instances, {found['empty']} empty, {found['failed']} failed"
-        )
-        return "\n".join(lines)
-
-    def as_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {"ok": self.ok, **asdict(self)}
 
 
 def verify(out: str, progress: Progress | None = None, *, max_faults: int = MAX_FAULTS) -> Report:
     """Check the label output at `out`; the report holds the first `max_faults` faults and the number of all.
 
-    `progress` is called with the rows checked so far and the rows there should be. Raises `JobError` when `out` holds no
-    label run, `StorageError` when something cannot be read for a reason that is not its own fault (denied, unreachable).
+    `progress` is called with the rows checked so far and the rows there should be. Raises `JobError` when `out` holds
+    no label run, `StorageError` when something cannot be read for a reason that lies elsewhere (denied, unreachable).
     """
     job = _read_json(out, "job.json")
     if job is None:
@@ -94,7 +41,7 @@ def verify(out: str, progress: Progress | None = None, *, max_faults: int = MAX_
 
 class _Verifier:
     def __init__(self, out: str, job: dict[str, Any], manifest: dict[str, Any] | None, max_faults: int) -> None:
-        self.out, self.max_faults = out, max_faults
+        self.out = out
         self.manifest = None if manifest is None else _checked_manifest(out, manifest)
         model = (manifest or job).get("model", {})
         self.class_names: Sequence[str] | None = model.get("class_names")
@@ -104,7 +51,7 @@ class _Verifier:
         except (KeyError, TypeError) as error:
             raise JobError(f"{out}: job.json does not describe a plan: {error!r}") from None
         self.done = OrdinalBitmap(self.plan.count)
-        self.report = Report(out, manifest is not None, self.plan.count)
+        self.report = Report(out, manifest is not None, self.plan.count, max_faults=max_faults)
 
     def go(self, progress: Progress | None) -> Report:
         self._check_plan()
@@ -121,13 +68,11 @@ class _Verifier:
         return self.report
 
     def _fault(self, file: str, what: str, row: int | None = None) -> None:
-        self.report.fault_count += 1
-        if len(self.report.faults) < self.max_faults:
-            self.report.faults.append(Fault(file, row, what))
+        self.report.add(Fault(file, row, what))
 
     def _add(self, file: str, first_row: int, finding: Finding) -> None:
         """Keep the first faults of a finding, count the rest."""
-        room = max(0, self.max_faults - len(self.report.faults))
+        room = self.report.room
         for k, row in enumerate(finding.rows[:room].tolist()):
             self._fault(file, finding.what(k), first_row + row)
         self.report.fault_count += max(0, len(finding.rows) - room)
@@ -152,7 +97,7 @@ class _Verifier:
         for name in sorted(listed.keys() - named.keys()):
             self._fault(
                 f"data/{name}",
-                "not accepted by any epoch; who reads data/*.parquet would count it twice: run label again to remove it",
+                "not accepted by any epoch; a reader of data/*.parquet would count it twice: run label again to remove it",
             )
         for name, count in Counter(part["name"] for part in self.manifest["parts"]).items():
             if count > 1:
@@ -256,7 +201,7 @@ class _Verifier:
                 self._fault("data", f"{which} no row{self._first_uri(start)}")
 
     def _first_uri(self, ordinal: int) -> str:
-        if len(self.report.faults) >= self.max_faults:
+        if not self.report.room:
             return ""
         try:
             return f" ({read_plan(self.out, self.plan, ordinal, ordinal + 1)['uri'][0]})"

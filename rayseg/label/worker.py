@@ -13,8 +13,10 @@ import pyarrow as pa
 from rayseg.errors import ModelError
 from rayseg.formats.rayseg import RowError, rows_table
 from rayseg.label import chunks
+from rayseg.label.model import load_for
 from rayseg.label.source import prepared_images
-from rayseg.models.predictor import Predictor, load
+from rayseg.label.spec import LabelSpec
+from rayseg.models.predictor import Predictor
 from rayseg.models.preprocess import Prepared
 from rayseg.records import RawDetections
 
@@ -23,12 +25,8 @@ from rayseg.records import RawDetections
 class WorkerJob:
     """What every model worker needs to know."""
 
-    model: str
+    spec: LabelSpec
     fingerprint: str
-    score_threshold: float
-    iou_threshold: float
-    max_detections: int
-    batch_size: int | None
     device: str | None
     threads: int | None  # torch threads of one worker; None leaves torch's own choice
 
@@ -87,17 +85,10 @@ def _load(job: WorkerJob) -> Predictor:
         import torch
 
         torch.set_num_threads(job.threads)
-    predictor = load(
-        job.model,
-        job.device,
-        score_threshold=job.score_threshold,
-        iou_threshold=job.iou_threshold,
-        max_detections=job.max_detections,
-        batch_size=job.batch_size,
-    )
+    predictor = load_for(job.spec, job.device)
     if predictor.fingerprint != job.fingerprint:
         raise ModelError(
-            f"{job.model}: the model changed while the run was going on: "
+            f"{job.spec.model}: the model changed while the run was going on: "
             f"expected fingerprint {job.fingerprint[:12]}, found {predictor.fingerprint[:12]}"
         )
     return predictor

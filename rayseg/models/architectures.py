@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rayseg.errors import ModelError
 from rayseg.models.preprocess import Preprocess
 
-RECTANGLES = "rectangles"
-
 
 class MaskRCNNSettings(BaseModel):
     """Everything that, with an architecture's name and its number of classes, fixes a Mask R-CNN.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNN
 from rayseg import kernels
 from rayseg.models.batching import BatchSizer, in_batches
 from rayseg.models.folding import fold_batch_norms
-from rayseg.models.preprocess import Prepared, Preprocess, as_prepared
+from rayseg.models.preprocess import Prepared, Preprocess, as_prepared, as_tensor
 from rayseg.models.thresholds import Thresholds
 from rayseg.records import RawDetections
 
@@ -34,7 +34,8 @@ class MaskRCNNDetector:
     """Turns images into `RawDetections` with a torchvision Mask R-CNN, which it takes over.
 
     `labels` (C,) says which output of the network each class is. `optimize` folds batch norms and, on a CPU, lays
-    the weights out channels last; without it the numbers are torchvision's to the last bits.
+    the weights out channels last; without it the numbers are torchvision's to the last bits. `sizer` finds the batch
+    size.
     """
 
     def __init__(
@@ -44,21 +45,24 @@ class MaskRCNNDetector:
         preprocess: Preprocess,
         device: str | torch.device = "cpu",
         optimize: bool = True,
+        sizer: BatchSizer | None = None,
     ) -> None:
         self.device = torch.device(device)
         self._preprocess = preprocess
         self._labels = torch.tensor(labels, dtype=torch.int64, device=self.device)
-        self._sizer = BatchSizer()
+        self._sizer = sizer or BatchSizer()
         model = model.eval().requires_grad_(False)
-        for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
+        heads = cast(Any, model.roi_heads)
+        for pool in (heads.box_roi_pool, heads.mask_roi_pool):
             pool.scales = pool.map_levels = None  # torchvision guesses them from whatever image came first
         if optimize:
             fold_batch_norms(model)
         model = model.to(self.device)
-        self._mask_predictor = _KeptClassMasks(cast(nn.Module, model.roi_heads.mask_predictor))
+        self._mask_predictor = _KeptClassMasks(heads.mask_predictor)
         if optimize and self.device.type == "cpu":
             model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._model = model
+        self._heads = heads
 
     def detect(self, images: Sequence[np.ndarray | Prepared], thresholds: Thresholds) -> list[RawDetections]:
         """One record per image, in order. Only images of one padded size share a batch, so none affects another.
@@ -99,12 +103,14 @@ class MaskRCNNDetector:
         """(B, 3, h, w) float32 on the device, zero beyond each image."""
         batch = torch.zeros((len(images), 3, *padded_hw), device=self.device)
         for image, target in zip(images, batch, strict=True):
-            if image.resized:
-                pixels = torch.from_numpy(image.pixels)
-            else:
-                pixels = self._preprocess.resize(image.pixels, self.device)
+            pixels = self._resized(image)
             target[:, : pixels.shape[1], : pixels.shape[2]].copy_(pixels)
         return batch
+
+    def _resized(self, image: Prepared) -> Tensor:
+        if image.resized:
+            return as_tensor(image.pixels)
+        return self._preprocess.resize(image.pixels, self.device)
 
     def _candidates(
         self,
@@ -115,7 +121,7 @@ class MaskRCNNDetector:
         score_threshold: float,
     ) -> _Candidates:
         """Every (proposal, class) above the threshold, its box decoded and clipped to its resized image."""
-        heads = self._model.roi_heads
+        heads = self._heads
         pooled = heads.box_roi_pool(features, proposals, [padded_hw])
         logits, deltas = heads.box_predictor(heads.box_head(pooled))  # (P, L), (P, 4L)
         scores = logits.softmax(-1)[:, self._labels]  # (P, C)
@@ -127,7 +133,9 @@ class MaskRCNNDetector:
         owners = torch.arange(len(proposals), device=self.device).repeat_interleave(counts)[rows]
         limits = torch.tensor([[w, h, w, h] for h, w in sizes_hw], dtype=boxes.dtype, device=self.device)
         boxes = torch.minimum(boxes.clamp(min=0), limits[owners])
-        return _Candidates(boxes.cpu().numpy(), *(t.cpu().numpy() for t in (scores[rows, classes], classes, labels, owners)))
+        return _Candidates(
+            boxes.cpu().numpy(), *(t.cpu().numpy() for t in (scores[rows, classes], classes, labels, owners))
+        )
 
     def _grids(
         self,
@@ -137,7 +145,7 @@ class MaskRCNNDetector:
         padded_hw: tuple[int, int],
     ) -> list[np.ndarray]:
         """Mask probabilities (N, M, M) of the kept candidates of every image."""
-        heads = self._model.roi_heads
+        heads = self._heads
         everything = np.concatenate(kept)
         if len(everything) == 0:
             side = 2 * heads.mask_roi_pool.output_size[0]
@@ -168,9 +176,7 @@ class _Candidates:
 
     def _best(self, members: np.ndarray, thresholds: Thresholds) -> np.ndarray:
         # By the network's labels, not by class: torchvision shifts boxes by them, and the shift rounds.
-        kept = kernels.batched_nms(
-            self.boxes_xyxy[members], self.scores[members], self.labels[members], thresholds.iou
-        )
+        kept = kernels.batched_nms(self.boxes_xyxy[members], self.scores[members], self.labels[members], thresholds.iou)
         return members[kept[: thresholds.max_detections]]
 
 

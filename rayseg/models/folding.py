@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -24,11 +26,9 @@ def fold_batch_norms(module: nn.Module) -> None:
         before = child if isinstance(child, nn.Conv2d) else None
 
 
-def _scale(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> None:
+def _scale(conv: nn.Conv2d, norm: Any) -> None:
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None and variance is not None, "a batch norm without running statistics cannot be folded"
     with torch.no_grad():
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
-        )
+        weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias)
     conv.weight, conv.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)

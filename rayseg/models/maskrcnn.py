@@ -123,9 +123,7 @@ def _mobilenet_v3_fpn(settings: MaskRCNNSettings) -> BackboneWithFPN:
 def _with_fpn(body: nn.Module, names: list[str], channels: list[int], settings: MaskRCNNSettings) -> BackboneWithFPN:
     """Lin et al., "Feature Pyramid Networks", 2017."""
     return_layers = {name: str(level) for level, name in enumerate(names)}
-    return BackboneWithFPN(
-        body, return_layers, channels, settings.fpn_channels, norm_layer=_head_norm(settings)
-    )
+    return BackboneWithFPN(body, return_layers, channels, settings.fpn_channels, norm_layer=_head_norm(settings))
 
 
 def _check_layers(settings: MaskRCNNSettings, first: int, last: int) -> None:

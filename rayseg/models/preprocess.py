@@ -82,12 +82,19 @@ class Preprocess:
 
         mean = torch.tensor(self.image_mean, device=device)[:, None, None]
         std = torch.tensor(self.image_std, device=device)[:, None, None]
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)
+        pixels = as_tensor(image).to(device).permute(2, 0, 1)
         floats = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(mean).div_(std)
         if self.min_size is None:
             return floats
         size = self.resized_hw((image.shape[0], image.shape[1]))
         return torch.nn.functional.interpolate(floats[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """`array` as a tensor over the same memory, or over a copy where it is read-only, as Ray's and Arrow's are."""
+    import torch
+
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def as_prepared(image: np.ndarray | Prepared) -> Prepared:
