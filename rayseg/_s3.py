@@ -137,16 +137,16 @@ def _page(uri: str, bucket: str, key_prefix: str, max_keys: int, token: str = ""
     if token:
         query["continuation-token"] = token
     root = _parse(uri, send(Request(uri, bucket, query=query)).body)
-    fields = _fields(root)
-    decode = unquote_plus if fields.get("EncodingType") == "url" else str
+    namespace = root.tag[: root.tag.find("}") + 1]  # with its braces, "" at servers that leave it out
+    decode = unquote_plus if root.findtext(f"{namespace}EncodingType") == "url" else str
     entries = []
-    for element in root:
-        if element.tag.endswith("Contents"):
-            item = _fields(element)
-            key, size_bytes = decode(item["Key"]), int(item["Size"])
-            if size_bytes or not key.endswith("/"):  # an empty object named like a folder only marks the folder
-                entries.append(Entry(f"s3://{bucket}/{key}", size_bytes))
-    return entries, fields["NextContinuationToken"] if fields.get("IsTruncated") == "true" else None
+    for item in root.iterfind(f"{namespace}Contents"):
+        key = decode(item.findtext(f"{namespace}Key", ""))
+        size_bytes = int(item.findtext(f"{namespace}Size", "0"))
+        if size_bytes or not key.endswith("/"):  # an empty object named like a folder only marks the folder
+            entries.append(Entry(f"s3://{bucket}/{key}", size_bytes))
+    is_truncated = root.findtext(f"{namespace}IsTruncated") == "true"
+    return entries, root.findtext(f"{namespace}NextContinuationToken") if is_truncated else None
 
 
 def _parse(uri: str, document: bytes) -> ElementTree.Element:
@@ -154,10 +154,6 @@ def _parse(uri: str, document: bytes) -> ElementTree.Element:
         return ElementTree.fromstring(document)
     except ElementTree.ParseError as error:
         raise StorageError(uri, f"expected a listing in XML, found {document[:80]!r}") from error
-
-
-def _fields(element: ElementTree.Element) -> dict[str, str]:
-    return {child.tag.rpartition("}")[2]: child.text or "" for child in element}
 
 
 def _request(

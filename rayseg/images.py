@@ -76,6 +76,7 @@ _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT")
 _SYMPTOMS = (  # words in a decoder's message, and what they say about the bytes
     ("truncated", ("truncated", "incomplete", "end of file", "requires a buffer", "out of range")),
     ("unsupported_format", ("unsupported", "not supported", "not installed", "unknown pixel mode", "unknown mode")),
+    ("too_many_pixels", ("decompression bomb",)),  # Pillow's own limit, which GIF and TIFF meet beyond 178 M pixels
     ("out_of_memory", ("out of memory", "allocate memory")),
 )
 _SPEAKING = (OSError, RuntimeError, SyntaxError, ValueError)  # decoders raise these with a sentence

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from seaweed import Seaweed
 
 from rayseg import storage
+
+# Ray reads these when it is imported. The token lives as long as the tests do.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex * 2
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +32,25 @@ def bucket(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     storage.reset()
     yield seaweed.make_bucket(f"test-{uuid.uuid4().hex[:12]}")
     storage.reset()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(seaweed: Seaweed) -> Iterator[None]:
+    """One Ray cluster for all tests; its workers know the S3 server."""
+    from rayseg import cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (seaweed.env | {"RAYSEG_RETRY_S": "5"}).items():
+            patch.setenv(name, value)
+        cluster.connect()
+    yield
+    cluster.disconnect()
+
+
+@pytest.fixture(scope="session")
+def shared_data(request: pytest.FixtureRequest) -> Path:
+    """The folder of real images that lie beside a checkout; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("RAYSEG_TEST_DATA") or request.config.rootpath.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real images at {folder}; set RAYSEG_TEST_DATA")
+    return folder

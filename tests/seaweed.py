@@ -115,7 +115,7 @@ class Seaweed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.kill()  # nobody reads the data any more, and an orderly end takes seconds
 
     @property
     def _config(self) -> Path:

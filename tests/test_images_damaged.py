@@ -98,6 +98,29 @@ def test_each_error_has_its_name(data: bytes, kind: str) -> None:
     assert kind in images.ERROR_KINDS
 
 
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out_of_memory"),
+        (Image.DecompressionBombError("could be decompression bomb DOS attack"), "too_many_pixels"),
+        (EOFError(), "truncated"),
+        (struct.error("unpack requires a buffer of 4 bytes"), "truncated"),
+        (RecursionError("maximum recursion depth exceeded"), "corrupt"),
+        (KeyError(317), "corrupt"),
+        (SyntaxError("not a TIFF file"), "corrupt"),
+    ],
+)
+def test_whatever_a_decoder_raises_becomes_an_image_error(
+    raised: Exception, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decoder(_: io.BytesIO) -> None:
+        raise raised
+
+    monkeypatch.setattr(images, "_plugin", lambda _: decoder)
+    assert kind_of(SAMPLES["tiff"]) == kind
+
+
 def test_a_png_that_fails_its_checksum_is_corrupt() -> None:
     for name in ("png", "png palette", "png 16"):
         data = bytearray(SAMPLES[name])

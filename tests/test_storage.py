@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from seaweed import Seaweed
 
-from rayseg import _local, _s3, storage
+from rayseg import _arrow, _local, _s3, storage
 from rayseg.errors import Conflict, ObjectNotFound, StorageError, Unreachable, UnsupportedScheme
 
 ODD_NAMES = [
@@ -279,6 +279,28 @@ def test_replace_loses_no_update(base: str):
 def test_a_good_output_passes_and_keeps_no_trace(base: str):
     storage.check_output(base)
     assert listed(base) == []
+
+
+def test_other_schemes_read_alike(tmp_path: Path):
+    """The reader for all other schemes, held against the local one on the scheme that both know."""
+    base = (tmp_path / "a place").as_uri()
+    for name in ["b/1.jpg", "b c.jpg", "b.jpg", "ü%20.png"]:
+        storage.write(storage.join(base, name), name.encode())
+    assert list(_arrow.list_pages(base)) == list(storage.list_pages(base))
+    assert list(_arrow.list_pages(f"{base}/b.jpg")) == list(storage.list_pages(f"{base}/b.jpg"))
+    assert list(_arrow.glob_candidates(f"{base}/b", 0)) == list(_local.glob_candidates(f"{base}/b", 0))
+    for name in ["b/1.jpg", "ü%20.png"]:
+        uri = storage.join(base, name)
+        assert _arrow.read(uri, None) == name.encode()
+        assert _arrow.read_range(uri, -4, 2) == name.encode()[-4:-2]
+        assert _arrow.size(uri) == len(name.encode())
+        assert _arrow.exists(uri)
+    assert not _arrow.exists(base)
+    assert not _arrow.exists(f"{base}/absent")
+    with pytest.raises(ObjectNotFound):
+        list(_arrow.list_pages(f"{base}/absent"))
+    with pytest.raises(StorageError, match="over the limit"):
+        _arrow.read(f"{base}/b.jpg", 3)
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/out", "hdfs://host/out", "https://host/out", "file://other-machine/out"])

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -124,12 +124,26 @@ def test_folders_and_files_in_the_wrong_place(tmp_path: Path):
     assert (tmp_path / "file").read_bytes() == b"1"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root is never denied")
-@pytest.mark.parametrize("verb", [storage.check_output, lambda uri: storage.write(uri + "/x", b"")])
-def test_denied_access_is_named(tmp_path: Path, verb: Callable[[str], object]):
-    tmp_path.chmod(0o500)
-    with pytest.raises(AccessDenied):
-        verb(str(tmp_path))
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[str]:
+    """A folder that may not be entered; for root, whom nothing stops, as seen by nobody."""
+    tmp_path.chmod(0)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    yield str(tmp_path)
+    if is_root:
+        os.seteuid(0)
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [storage.check_output, lambda uri: storage.write(uri + "/x", b""), listed, lambda uri: storage.read(uri + "/x")],
+)
+def test_denied_access_is_named(closed: str, verb: Callable[[str], object]):
+    with pytest.raises(AccessDenied, match="Permission denied"):
+        verb(closed)
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path):

@@ -215,7 +215,7 @@ def test_a_conflict_with_another_stays_one(bucket: str, proxy: FaultyProxy):
 def test_giving_up_names_endpoint_and_cause(bucket: str, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Retry, "from_environment", lambda: Retry(attempts=4, base_s=0.001))
     storage.reset()
-    proxy.faults.extend(["slow_down"] * 10)
+    proxy.faults.extend(("slow_down",) * 10)
     with pytest.raises(Unreachable) as caught:
         storage.read(f"{bucket}/key")
     assert len(proxy.requests) == 4
@@ -277,22 +277,21 @@ def test_a_restart_of_the_server_goes_unnoticed(tmp_path, monkeypatch: pytest.Mo
         storage.reset()
         uri = f"{server.make_bucket('photos')}/a.jpg"
         storage.write(uri, b"x" * 100_000)
-        killed, back = threading.Event(), threading.Event()
+        connected, killed = threading.Barrier(9), threading.Event()
 
-        def read_through_the_outage(_: int) -> int:
-            sizes = [len(storage.read(uri))]
+        def read_on_both_sides(_: int) -> tuple[int, int]:
+            before = len(storage.read(uri))
+            connected.wait(30)
             killed.wait(30)
-            while not back.is_set():
-                sizes.append(len(storage.read(uri)))
-            return min(sizes)
+            return before, len(storage.read(uri))
 
         with ThreadPoolExecutor(8) as threads:
-            readers = [threads.submit(read_through_the_outage, i) for i in range(8)]
+            readers = [threads.submit(read_on_both_sides, i) for i in range(8)]
+            connected.wait(30)
             server.kill()
             killed.set()
             server.start()
-            back.set()
-            assert [reader.result(30) for reader in readers] == [100_000] * 8
+            assert [reader.result(60) for reader in readers] == [(100_000, 100_000)] * 8
     storage.reset()
 
 

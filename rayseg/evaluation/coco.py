@@ -18,6 +18,7 @@ import numpy as np
 from hotcoco import COCO, COCOeval
 
 from rayseg.errors import UsageError
+from rayseg.kernels import Rles
 from rayseg.records import Instances
 
 METRIC_NAMES: tuple[str, ...] = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -119,11 +120,14 @@ def _check(truth: Mapping[str, Any], results: Sequence[Result], needed: str) -> 
                 raise UsageError(f"result {i}: {key} {result.get(key)!r} is not in the ground truth")
         if needed not in result:
             raise UsageError(f"result {i} (image {result['image_id']}): expected {needed}, found {', '.join(result)}")
+        if needed == "segmentation" and not isinstance(result[needed], Mapping):
+            raise UsageError(f"result {i} (image {result['image_id']}): expected its segmentation as RLE")
 
 
 def _only(result: Result, iou_type: IouType) -> Result:
     """What `iou_type` measures: a box beside a mask would decide the mask's size class, and the other way round."""
-    other = ("bbox", "area") if iou_type == "segm" else ("segmentation", "area")
     if iou_type == "bbox" and "bbox" not in result:
-        return result
-    return {key: value for key, value in result.items() if key not in other}
+        box_xywh = Rles.from_coco([result["segmentation"]]).boxes_xywh()[0]
+        result = {**result, "bbox": box_xywh.tolist()}
+    other = "bbox" if iou_type == "segm" else "segmentation"
+    return {key: value for key, value in result.items() if key not in (other, "area")}

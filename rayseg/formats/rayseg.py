@@ -287,13 +287,16 @@ def read_part(uri: str) -> pa.Table:
         raise BrokenPart(uri, f"its rows cannot be read: {error}") from None
 
 
-def read_footers(uris: Iterable[str], threads: int = 32) -> Iterator[PartFooter]:
-    """`read_footer` of each, in the order given, `threads` at a time; the first error is raised in its place."""
-    waiting: deque[Future[PartFooter]] = deque()
+def read_footers(uris: Iterable[str], threads: int = 32) -> Iterator[PartFooter | BrokenPart]:
+    """`read_footer` of each, in the order given, `threads` at a time; for a broken part the error comes in its place.
+
+    Raises `StorageError` at the first that cannot be read.
+    """
+    waiting: deque[Future[PartFooter | BrokenPart]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="rayseg-footer") as pool:
         try:
             for uri in uris:
-                waiting.append(pool.submit(read_footer, uri))
+                waiting.append(pool.submit(_footer_or_fault, uri))
                 if len(waiting) >= 4 * threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -301,6 +304,13 @@ def read_footers(uris: Iterable[str], threads: int = 32) -> Iterator[PartFooter]
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _footer_or_fault(uri: str) -> PartFooter | BrokenPart:
+    try:
+        return read_footer(uri)
+    except BrokenPart as error:
+        return error
 
 
 def _read_end(file: BinaryIO, size_bytes: int, length: int) -> bytes:

@@ -1,67 +1,108 @@
-"""Where a bilinearly enlarged grid crosses a threshold."""
+"""Where a bilinearly enlarged grid crosses a threshold, found per source cell instead of per pixel.
+
+The image's columns between two columns of the grid are a strip. Along a column the surface is linear inside each grid
+cell, so a cell holds at most one crossing, and a cell whose four corners lie on one side of the threshold holds none in
+the whole strip: those are passed over. A crossing is computed directly, for all columns of a strip at once; only where it
+falls too close to a pixel's centre to be sure of the float32 rounding are pixels evaluated with torch's exact formula.
+So the work grows with the outline's length, and the result is that of the dense computation, bit for bit.
+
+An edge is a flat column-major index (x * H + y) at which the mask changes; two equal ones cancel (`rle_codec.put_edges`).
+A grid (C, R) float32 is given column by column, C columns and R rows.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
 import numpy as np
 
-from rayseg.kernels.bilinear import SMALL_OUTPUT, neighbour, pixel_value
+from rayseg.kernels.bilinear import neighbour, neighbours, pixel_value
 from rayseg.kernels.compilation import kernel
-
-
-class Window(NamedTuple):
-    """A grid's output size, where it begins in the image, and the part of the image (x1, y1, x2, y2) that shows."""
-
-    width: int
-    height: int
-    left: int
-    top: int
-    x1: int
-    y1: int
-    x2: int
-    y2: int
-    small: bool
+from rayseg.kernels.grid_cells import VALUE_ERROR
+from rayseg.kernels.grid_strips import walk_strips
+from rayseg.kernels.rle_codec import reserved
 
 
 @kernel
-def window_of(place, clip):
-    """The `Window` of a grid over rectangle `place`, cut to rectangle `clip` (both x1, y1, x2, y2, ends left out)."""
-    width, height = place[2] - place[0], place[3] - place[1]
-    x1, y1 = max(place[0], clip[0]), max(place[1], clip[1])
-    x2, y2 = min(place[2], clip[2]), min(place[3], clip[3])
-    return Window(width, height, place[0], place[1], x1, y1, x2, y2, width + height <= SMALL_OUTPUT)
-
-
-@kernel
-def grid_edges(grid, window, threshold, image_height, edges):
-    """Edges of one mask from its grid (C, R) float32, given column by column."""
+def grid_edges(grid, window, threshold, image_height, scratch, edges):
+    """Edges of one mask. Returns `edges` (int64), or a longer array where they did not fit, and their number."""
     if window.x1 >= window.x2 or window.y1 >= window.y2:
         return edges, 0
-    count = 0
-    room = 2 * (window.y2 - window.y1) + 2
-    columns = grid.shape[0]
-    for x in range(window.x1, window.x2):
-        if count + room > len(edges):
-            longer = np.empty(2 * (count + room), np.int64)
-            longer[:count] = edges[:count]
-            edges = longer
-        left, weight = neighbour(columns, window.width, x - window.left, window.small)
-        right = left if columns == window.width or left + 1 == columns else left + 1
-        inside = False
-        for y in range(window.y1, window.y2):
-            value = pixel_value(grid, left, right, weight, window.height, y - window.top, window.small)
-            if (value >= threshold) != inside:
-                count = _put(edges, count, x * image_height + y)
-                inside = not inside
-        if inside:
-            count = _put(edges, count, x * image_height + window.y2)
-    return edges, count
+    begin, end = window.x1 - window.left, window.x2 - window.left
+    neighbours(grid.shape[0], window.width, begin, end, window.small, scratch.firsts, scratch.weights)
+    largest = _largest(grid)
+    if not largest < np.inf or 10 * grid.shape[1] > 9 * window.height:
+        return _dense_edges(grid, window, threshold, image_height, scratch, edges)
+    margin = VALUE_ERROR * max(largest, abs(threshold))
+    _mark_corners(grid, threshold, 2 * margin, scratch.above, scratch.below)
+    _place_rows(grid.shape[1], window, scratch.starts, scratch.bases, scratch.fractions)
+    return walk_strips(grid, window, threshold, margin, image_height, scratch, edges)
 
 
 @kernel
-def _put(edges, count, edge):
-    if count > 0 and edges[count - 1] == edge:
-        return count - 1
-    edges[count] = edge
-    return count + 1
+def _largest(grid):
+    """The largest absolute value, inf where one is not finite."""
+    largest = np.float32(0)
+    strange = False
+    for c in range(grid.shape[0]):
+        for r in range(grid.shape[1]):
+            size = abs(grid[c, r])
+            strange |= not size < np.inf
+            largest = size if size > largest else largest
+    return np.float32(np.inf) if strange else largest
+
+
+@kernel
+def _mark_corners(grid, threshold, margin, above, below):
+    """Set the bits of corners that may lie above, and of those that may lie below the threshold."""
+    high, low = threshold - margin, threshold + margin
+    for c in range(grid.shape[0]):
+        for word in range(above.shape[1]):
+            up, down, bit = np.uint64(0), np.uint64(0), np.uint64(1)
+            for r in range(64 * word, min(64 * word + 64, grid.shape[1])):
+                value = grid[c, r]
+                up |= bit if value >= high else np.uint64(0)
+                down |= bit if value < low else np.uint64(0)
+                bit <<= np.uint64(1)
+            above[c, word], below[c, word] = up, down
+
+
+@kernel
+def _place_rows(rows, window, starts, bases, fractions):
+    """Fill in where each grid row lies in the image and which image rows, of those that show, each cell holds."""
+    row_pixels = window.height / rows
+    for r in range(rows):
+        centre = (r + 0.5) * row_pixels - 0.5
+        base = math.floor(centre)
+        bases[r] = base + window.top
+        fractions[r] = centre - base
+        y = min(max(np.int64(bases[r]), window.y1), window.y2)
+        while y > window.y1 and neighbour(rows, window.height, np.int32(y - 1 - window.top), window.small)[0] >= r:
+            y -= 1
+        while y < window.y2 and neighbour(rows, window.height, np.int32(y - window.top), window.small)[0] < r:
+            y += 1
+        starts[r] = y
+    starts[rows] = window.y2
+
+
+@kernel
+def _dense_edges(grid, window, threshold, image_height, scratch, edges):
+    """Edges of a mask pixel by pixel, for a grid that is not enlarged or holds infinite or NaN values."""
+    count = 0
+    shown = window.y2 - window.y1
+    for x in range(window.x1, window.x2):
+        edges = reserved(edges, count, shown + 2)
+        column = x - window.x1
+        left = scratch.firsts[column]
+        right = left if grid.shape[0] in (window.width, left + 1) else left + 1
+        inside = False
+        for y in range(window.y1, window.y2):
+            value = pixel_value(grid, left, right, scratch.weights[column], window.height, y - window.top, window.small)
+            if (value >= threshold) != inside:
+                edges[count] = x * image_height + y
+                count += 1
+                inside = not inside
+        if inside:
+            edges[count] = x * image_height + window.y2
+            count += 1
+    return edges, count

@@ -1,50 +1,211 @@
-"""Edges of one strip: the image's columns that lie between the same two columns of a grid.
+"""The strips of a grid, one after the other: which cells may change, where they do, and the edges that makes.
 
-A grid (C, R) float32 is given column by column, C columns and R rows. Cell r lies between its rows r and r + 1 and holds
-the image rows `starts[r]` to `starts[r + 1]`. Row r lies at image row `bases[r] + fractions[r]`.
+A strip is the image's columns between two columns of the grid. Names as in `grid_edges`.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from rayseg.kernels.bilinear import blend_two, pixel_value
+from rayseg.kernels.bilinear import SMALL_OUTPUT, neighbour
 from rayseg.kernels.compilation import kernel
-from rayseg.kernels.intrinsics import fma
+from rayseg.kernels.grid_cells import CROSSING_ERROR, POSITION_ERROR, UNSURE, cell_crossings, cell_pixels
+from rayseg.kernels.intrinsics import trailing_zeros
+from rayseg.kernels.rle_codec import reserved
 
-LANES = 8  # columns that go through the arithmetic together: one AVX2 register of float32
+_GROUP = 8  # columns go through the arithmetic in whole vector registers
 
-# Bounds on float32 rounding with a margin of about 4: of a blended value, relative to the grid's largest; of a source
-# position, relative to the grid's rows.
-VALUE_ERROR = 1e-6
-POSITION_ERROR = 1e-6
+
+class Window(NamedTuple):
+    """A grid's output size, where it begins in the image, and the part of the image (x1, y1, x2, y2) that shows."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    small: bool
+
+
+class Scratch(NamedTuple):
+    """Arrays used again for all grids of a call; W columns of the image, K words of 64 grid rows."""
+
+    firsts: np.ndarray  # (W,) int32, the grid column left of each image column
+    weights: np.ndarray  # (W + _GROUP,) float32, of the one right of it
+    above: np.ndarray  # (C, K) uint64, a bit for each corner that may lie above the threshold
+    below: np.ndarray  # (C, K) uint64, a bit for each corner that may lie below
+    active: np.ndarray  # (R,) int64, the cells of a strip in which the mask may change
+    starts: np.ndarray  # (R + 1,) int32, first image row of each cell
+    bases: np.ndarray  # (R,) int32 and float32 (R,): the image row at which each grid row lies
+    fractions: np.ndarray
+    crossings: np.ndarray  # (R, W + _GROUP) int32, of the active cells
 
 
 @kernel
-def cell_crossings(grid, left, r, weights, begin, columns, row_pixels, threshold, margin, base, fraction, out):
-    """Image rows at which `columns` columns change inside cell r, -1 for a column that does not.
+def window_of(place, clip):
+    """The `Window` of a grid over rectangle `place`, cut to rectangle `clip` (both x1, y1, x2, y2, ends left out)."""
+    width, height = place[2] - place[0], place[3] - place[1]
+    x1, y1 = max(place[0], clip[0]), max(place[1], clip[1])
+    x2, y2 = min(place[2], clip[2]), min(place[3], clip[3])
+    return Window(width, height, place[0], place[1], x1, y1, x2, y2, width + height <= SMALL_OUTPUT)
 
-    Writes them to `out`, in whole groups of `LANES`. Returns False where one of them is not sure: a corner or a pixel lies
-    within rounding of the threshold.
+
+@kernel
+def new_scratch(columns, rows, image_width):
+    """`Scratch` for grids (C, R) in an image of that width."""
+    words = (rows + 63) // 64
+    return Scratch(
+        np.empty(image_width, np.int32),
+        np.zeros(image_width + _GROUP, np.float32),
+        np.empty((columns, words), np.uint64),
+        np.empty((columns, words), np.uint64),
+        np.empty(rows, np.int64),
+        np.empty(rows + 1, np.int32),
+        np.empty(rows, np.int32),
+        np.empty(rows, np.float32),
+        np.empty((rows, image_width + _GROUP), np.int32),
+    )
+
+
+@kernel
+def walk_strips(grid, window, threshold, margin, image_height, scratch, edges):
+    """Edges of all strips. Returns `edges`, or a longer array where they did not fit, and their number."""
+    rows = grid.shape[1]
+    first = np.int64(neighbour(rows, window.height, np.int32(window.y1 - window.top), window.small)[0])
+    last = np.int64(neighbour(rows, window.height, np.int32(window.y2 - 1 - window.top), window.small)[0])
+    firsts, shown = scratch.firsts, window.x2 - window.x1
+    count, begin = 0, 0
+    while begin < shown:
+        left = np.int64(firsts[begin])
+        right = min(left + 1, grid.shape[0] - 1)
+        end = begin + 1
+        while end < shown and firsts[end] == left:
+            end += 1
+        found = _active_cells(scratch.above, scratch.below, left, right, first, last, scratch.active)
+        state = _state(scratch.above, scratch.below, left, right, first)
+        if found > 0 or state > 0:
+            unsure = _strip_crossings(grid, left, right, begin, end - begin, found, threshold, margin, window, scratch)
+            edges = reserved(edges, count, (end - begin) * (found + 3 + window.y2 - window.y1))
+            origin = (window.x1 + begin) * image_height
+            if unsure or state < 0:
+                count = _careful_edges(
+                    grid, left, begin, end - begin, found, state, threshold, window, scratch, origin, image_height,
+                    edges, count,
+                )  # fmt: skip
+            else:
+                rims = (state > 0, window.y1, window.y2)
+                count = _quick_edges(scratch.crossings, found, end - begin, rims, origin, image_height, edges, count)
+        begin = end
+    return edges, count
+
+
+@kernel
+def _active_cells(above, below, left, right, first, last, active):
+    """Cells `first` to `last` between two grid columns in which the mask may change; returns their number."""
+    found = 0
+    one, top = np.uint64(1), np.uint64(63)
+    for word in range(first // 64, last // 64 + 1):
+        up, down = above[left, word] | above[right, word], below[left, word] | below[right, word]
+        next_up, next_down = np.uint64(0), np.uint64(0)
+        if word + 1 < above.shape[1]:
+            next_up = above[left, word + 1] | above[right, word + 1]
+            next_down = below[left, word + 1] | below[right, word + 1]
+        changing = (up | (up >> one) | (next_up << top)) & (down | (down >> one) | (next_down << top))
+        while changing != 0:
+            r = 64 * word + trailing_zeros(changing)
+            changing &= changing - one
+            if first <= r <= last:
+                active[found] = r
+                found += 1
+    return found
+
+
+@kernel
+def _state(above, below, left, right, row):
+    """Whether a strip lies inside (1), outside (0), or differently in its columns (-1) at a grid row."""
+    word, bit = row // 64, np.uint64(1) << np.uint64(row % 64)
+    up = (above[left, word] | above[right, word]) & bit != 0
+    down = (below[left, word] | below[right, word]) & bit != 0
+    return -1 if up and down else (1 if up else 0)
+
+
+@kernel
+def _strip_crossings(grid, left, right, begin, columns, found, threshold, margin, window, scratch):
+    """Fill `scratch.crossings` for the active cells; returns whether one of them is unsure."""
+    rows = grid.shape[1]
+    row_pixels = np.float32(window.height / rows)
+    doubt = row_pixels * (POSITION_ERROR * np.float32(rows) + CROSSING_ERROR) + np.float32(1e-6)
+    starts, weights = scratch.starts, scratch.weights
+    whole_groups = (columns + _GROUP - 1) // _GROUP * _GROUP
+    unsure = False
+    for k in range(found):
+        r = scratch.active[k]
+        low = min(r + 1, rows - 1)
+        corners = (
+            grid[left, r] - threshold, grid[right, r] - threshold, grid[left, low] - threshold,
+            grid[right, low] - threshold,
+        )  # fmt: skip
+        place = (scratch.bases[r], scratch.fractions[r], starts[r], starts[r + 1])
+        out = scratch.crossings[k]
+        unsure |= cell_crossings(corners, weights, begin, whole_groups, row_pixels, doubt, margin, place, out)
+    return unsure
+
+
+@kernel
+def _quick_edges(crossings, found, columns, rims, origin, step, edges, count):
+    """Edges of a strip whose crossings are all sure; returns their count so far.
+
+    rims    whether each column begins inside, its first row and its end row
+    origin  flat index of the first column's row 0; `step` leads to the next column's
     """
-    right, below = min(left + 1, grid.shape[0] - 1), min(r + 1, grid.shape[1] - 1)
-    a, b, c, d = grid[left, r], grid[right, r], grid[left, below], grid[right, below]
-    one, zero, none = np.float32(1), np.float32(0), np.int32(-1)
-    position_error = np.float32(POSITION_ERROR) * np.float32(grid.shape[1]) * row_pixels
-    value_error = margin * row_pixels
-    unsure = np.int32(0)
-    for group in range(0, columns, LANES):
-        for lane in range(LANES):
-            wx = weights[begin + group + lane]
-            vx = one - wx
-            over = threshold - fma(a, vx, b * wx)
-            under = threshold - fma(c, vx, d * wx)
-            changes = (over < zero) != (under < zero)
-            slope = one / (over - under)
-            crossing = fraction + over * slope * row_pixels
-            doubt = position_error + value_error * abs(slope)
-            near = abs(crossing - np.rint(crossing)) <= doubt
-            vague = (abs(over) <= margin) | (abs(under) <= margin) | (changes & near)
-            unsure |= np.int32(vague) & np.int32(group + lane < columns)
-            out[group + lane] = base + np.int32(np.ceil(crossing)) if changes else none
-    return unsure == 0
+    begins_inside, first_row, end_row = rims
+    flat, stride = crossings.reshape(-1), np.uint64(crossings.shape[1])
+    for j in range(columns):
+        outset = count
+        if begins_inside:
+            edges[np.uint64(count)] = origin + first_row
+            count += 1
+        at = np.uint64(j)
+        for _ in range(found):
+            row = np.int64(flat[at])
+            at += stride
+            edges[np.uint64(count)] = origin + row  # written in any case, counted where it is one: no branch to guess
+            count += row >= 0
+        edges[np.uint64(count)] = origin + end_row
+        count += (count - outset) & 1
+        origin += step
+    return count
+
+
+@kernel
+def _careful_edges(
+    grid, left, begin, columns, found, state, threshold, window, scratch, origin, step, edges, count
+):  # fmt: skip
+    """Edges of a strip some of whose crossings are unsure, or that begins differently in its columns (state -1)."""
+    starts = scratch.starts
+    for j in range(columns):
+        outset = count
+        if state > 0:
+            edges[count] = origin + window.y1
+            count += 1
+        for k in range(found):
+            row = np.int64(scratch.crossings[k, j])
+            if row == UNSURE or (k == 0 and state < 0):
+                r = scratch.active[k]
+                count = cell_pixels(
+                    grid, left, r, scratch.weights[begin + j], window, threshold, (starts[r], starts[r + 1]),
+                    (count - outset) % 2 == 1, origin, edges, count,
+                )  # fmt: skip
+            elif row >= 0:
+                edges[count] = origin + row
+                count += 1
+        if (count - outset) % 2 == 1:
+            edges[count] = origin + window.y2
+            count += 1
+        origin += step
+    return count

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from rayseg.kernels.compilation import kernel
-from rayseg.kernels.grid_edges import grid_edges, window_of
+from rayseg.kernels.grid_edges import grid_edges
+from rayseg.kernels.grid_strips import new_scratch, window_of
 from rayseg.kernels.rle_codec import MAX_DIGITS, put_edges, reserved
 from rayseg.kernels.rles import Rles, checked_hw
 
@@ -103,11 +104,14 @@ def _scan_grids(grids, padding, places, clips, threshold, height, width):
     counts = np.empty(n * 512 + 64, np.uint8)
     offsets = np.zeros(n + 1, np.int64)
     edges = np.empty(4096, np.int64)
+    scratch = new_scratch(columns + 2 * padding, rows + 2 * padding, width)
     turned = np.zeros((columns + 2 * padding, rows + 2 * padding), np.float32)
     written = 0
     for i in range(n):
-        turned[padding : padding + columns, padding : padding + rows] = grids[i].T
-        edges, found = grid_edges(turned, window_of(places[i], clips[i]), threshold, height, edges)
+        for r in range(rows):
+            for c in range(columns):
+                turned[padding + c, padding + r] = grids[i, r, c]
+        edges, found = grid_edges(turned, window_of(places[i], clips[i]), threshold, height, scratch, edges)
         counts = reserved(counts, written, (found + 2) * MAX_DIGITS)
         written = put_edges(counts, written, edges[:found], height * width)
         offsets[i + 1] = written

@@ -53,20 +53,28 @@ def reserved(buffer, used, room):
 
 @kernel
 def put_edges(buffer, position, edges, size):
-    """Write the mask of `size` pixels that changes at the rising flat indices `edges`; returns the position after it.
+    """Write the mask of `size` pixels that changes at the flat indices `edges`; returns the position after it.
 
-    Needs `MAX_DIGITS` bytes of room for each edge and two more. An edge at `size` is passed over.
+    Edges never fall; two equal ones cancel, one at `size` is passed over. Needs `MAX_DIGITS` bytes of room for each edge
+    and two more.
     """
     start, before, last = np.int64(0), np.int64(0), np.int64(0)
-    n = len(edges)
-    if n > 0 and edges[n - 1] == size:
-        n -= 1
-    for k in range(n + 1):
-        end = edges[k] if k < n else size
+    runs = 0
+    k, n = 0, len(edges)
+    while k < n:
+        end = edges[k]
+        if k + 1 < n and edges[k + 1] == end:
+            k += 2
+            continue
+        if end == size:
+            break
         run = end - start
-        position = put_number(buffer, position, run - before if k > 2 else run)
+        position = put_number(buffer, position, run - before if runs > 2 else run)
         start, before, last = end, last, run
-    return position
+        runs += 1
+        k += 1
+    run = size - start
+    return put_number(buffer, position, run - before if runs > 2 else run)
 
 
 @kernel

@@ -130,12 +130,16 @@ def begin(
                 dropped.append(footer)
             else:
                 ledger.accept(footer)
-    record = {"epoch": ledger.epoch, "accepted": sorted(ledger.parts)}
-    try:
-        storage.create(_epoch_uri(out, ledger.epoch), json.dumps(record).encode())
-    except Conflict:
-        raise JobError(f"{out}: another run claimed epoch {ledger.epoch}; start again") from None
+    _claim(out, ledger.epoch, ledger.parts)
     return ledger, dropped
+
+
+def _claim(out: str, epoch: int, accepted: Iterable[str]) -> None:
+    record = {"epoch": epoch, "accepted": sorted(accepted)}
+    try:
+        storage.create(storage.join(out, "epochs", f"{epoch:04d}.json"), json.dumps(record).encode())
+    except Conflict:
+        raise JobError(f"{out}: another run claimed epoch {epoch}; start again") from None
 
 
 def read_manifest(out: str) -> dict[str, Any] | None:
@@ -156,10 +160,12 @@ def remove_strays(out: str, manifest: dict[str, Any]) -> int:
 
 
 def clear(out: str) -> None:
-    """Forget everything but the epochs, whose numbers go on so that no late part of the past can be mistaken.
+    """Forget everything but the epochs; a new one accepts nothing, so that no late part of the past can ever count.
 
     The manifest goes first, so that nothing half removed looks whole.
     """
+    last, _ = _last_epoch(out)
+    _claim(out, last + 1, ())
     storage.delete(_manifest_uri(out))
     storage.delete(storage.join(out, "job.json"))
     for folder in ("plan", "data"):
@@ -234,10 +240,6 @@ def _epoch_of(name: str) -> int:
 
 def _name(uri: str) -> str:
     return uri.rpartition("/")[2]
-
-
-def _epoch_uri(out: str, epoch: int) -> str:
-    return storage.join(out, "epochs", f"{epoch:04d}.json")
 
 
 def _manifest_uri(out: str) -> str:

@@ -104,7 +104,7 @@ def build(read: ReadJob, work: WorkerJob, have: Resources, batches: Iterator[np.
             num_cpus=have.worker_cpus,
             num_gpus=have.worker_gpus,
             compute=ActorPoolStrategy(
-                min_size=have.workers,
+                min_size=min(have.workers, len(tasks)),
                 max_size=have.most_workers,
                 max_concurrent_calls_per_actor=CALLS_PER_WORKER,
                 enable_true_multi_threading=True,

@@ -42,7 +42,8 @@ class Summary:
     size_bytes: int
     epochs: int
     labelled_now: int
-    startup_s: float
+    startup_s: float  # until the first images went into a model
+    busy_s: float  # from there until the last part was stored
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -68,8 +69,7 @@ class Summary:
     @property
     def rate(self) -> float:
         """Images per second of this call, start-up apart; 0 when there was nothing left to do."""
-        busy_s = self.seconds - self.startup_s
-        return self.labelled_now / busy_s if self.labelled_now and busy_s > 0 else 0.0
+        return self.labelled_now / self.busy_s if self.labelled_now and self.busy_s else 0.0
 
 
 def run(
@@ -97,7 +97,7 @@ class _Run:
     def __init__(self, spec: LabelSpec, model: ModelInfo, lock: locks.Lock, report: Reporter) -> None:
         self.spec, self.model, self.lock, self.report = spec, model, lock, report
         self.begin = time.monotonic()
-        self.startup_s = 0.0
+        self.startup_s = self.busy_s = 0.0
 
     def go(self, overwrite: bool, retry_failed: bool) -> Summary:
         out = self.spec.out
@@ -169,6 +169,7 @@ class _Run:
         finally:
             if meter.started is not None:
                 self.startup_s = meter.started - self.begin
+                self.busy_s = time.monotonic() - meter.started
             if started:
                 cluster.disconnect()
 
@@ -204,6 +205,7 @@ class _Run:
             epochs=manifest["epochs"],
             labelled_now=labelled_now,
             startup_s=self.startup_s,
+            busy_s=self.busy_s,
             seconds=time.monotonic() - self.begin,
         )
 

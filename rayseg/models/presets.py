@@ -95,7 +95,7 @@ def _download(chosen: Preset, file: BinaryIO, target: Path) -> None:
             while chunk := answer.read(_CHUNK_BYTES):
                 file.write(chunk)
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        reason = error.reason if type(error) is urllib.error.URLError else error
         raise ModelError(
             f"{chosen.info.uri}: its weights are not here and cannot be downloaded from {chosen.url} ({reason}); "
             f"put that file at {target}, or give a checkpoint folder"

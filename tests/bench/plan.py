@@ -25,7 +25,7 @@ import psutil
 import pyarrow as pa
 
 from rayseg import storage
-from rayseg.formats.rayseg import OrdinalBitmap, RowError, part_bytes, read_footers, rows_table
+from rayseg.formats.rayseg import BrokenPart, OrdinalBitmap, RowError, part_bytes, read_footers, rows_table
 from rayseg.label.plan import write_plan
 from rayseg.storage import Entry
 
@@ -44,17 +44,16 @@ def listing(count: int) -> Iterator[list[Entry]]:
 
 def plan(out: str, count: int) -> None:
     """Plan `count` objects into `out`."""
-    begin = time.perf_counter()
+    listing_s = -time.process_time()
     listed = sum(len(page) for page in listing(count))
-    listing_s = time.perf_counter() - begin
-    begin = time.perf_counter()
+    listing_s += time.process_time()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     info = write_plan(out, listing(count))
-    seconds = time.perf_counter() - begin
+    seconds, cpu_s = time.perf_counter() - begin, time.process_time() - cpu_begin
     size_mb = sum(path.stat().st_size for path in Path(out, "plan").iterdir()) / 1e6
     print(f"plan    {info.count:,} inputs in {seconds:.1f} s: {info.count / seconds:,.0f} a second")
-    print(
-        f"        of it making up the listing: {listing_s:.1f} s for {listed:,}; {len(info.parts)} parts, {size_mb:.0f} MB"
-    )
+    print(f"        {cpu_s:.1f} s of CPU, of it {listing_s:.1f} s to make up {listed:,} keys")
+    print(f"        {len(info.parts)} parts, {size_mb:.0f} MB")
     print(f"        peak resident size {_peak_mb():.0f} MB (wanted: under 500)")
 
 
@@ -78,22 +77,25 @@ def write_parts(out: str, count: int, parts: int) -> int:
 def resume(out: str, count: int) -> None:
     """Find out which of `count` ordinals the parts in `out` cover."""
     before_mb = psutil.Process().memory_info().rss / 1e6
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     uris = [entry.uri for page in storage.list_pages(storage.join(out, "data")) for entry in page]
     bitmap, ranges = OrdinalBitmap(count), 0
     for footer in read_footers(uris):
-        if bitmap.add_ranges(footer.ranges):
-            raise SystemExit(f"{footer.name} overlaps")
+        if isinstance(footer, BrokenPart) or bitmap.add_ranges(footer.ranges):
+            raise SystemExit(f"{footer}: broken, or covers what another does")
         ranges += len(footer.ranges)
     left = sum(map(len, bitmap.missing_chunks()))
-    seconds = time.perf_counter() - begin
+    seconds, cpu_s = time.perf_counter() - begin, time.process_time() - cpu_begin
     print(f"resume  {bitmap.count():,} done ordinals in {len(uris):,} parts ({ranges:,} ranges), {left} left")
-    print(
-        f"        {seconds:.2f} s (wanted: under 5), resident size grew {_peak_mb() - before_mb:.0f} MB (wanted: under 100)"
-    )
+    print(f"        {seconds:.2f} s, {cpu_s:.2f} s of CPU (wanted: under 5)")
+    print(f"        peak resident size grew by {_peak_mb() - before_mb:.0f} MB (wanted: under 100)")
 
 
 def _peak_mb() -> float:
+    """Peak resident size of this process alone: `getrusage` would count the parent's before the exec too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 

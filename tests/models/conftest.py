@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,21 @@ from torchvision.transforms.functional import to_tensor
 from rayseg.models.architectures import MaskRCNNSettings, settings_of
 from rayseg.models.maskrcnn import build
 
-SMALL = {"min_size": 96, "max_size": 160, "rpn_pre_nms_top_n": 60, "rpn_post_nms_top_n": 40, "max_detections": 30}
+SMALL = {
+    "min_size": 64,
+    "max_size": 128,
+    "rpn_pre_nms_top_n": 60,
+    "rpn_post_nms_top_n": 30,
+    "iou_threshold": 0.3,
+    "max_detections": 25,
+}
 
 
 @pytest.fixture(scope="session")
 def lively():
-    """A maker of (network, settings) of an architecture with random weights that detect a lot."""
+    """A maker of (network, settings) of an architecture with random weights that detect a lot; not to be changed."""
 
+    @functools.cache
     def make(architecture: str, num_classes: int = 3, **changes: Any) -> tuple[MaskRCNN, MaskRCNNSettings]:
         settings = MaskRCNNSettings.model_validate({**settings_of(architecture).model_dump(), **SMALL, **changes})
         torch.manual_seed(0)
@@ -55,7 +64,7 @@ def _spread(model: MaskRCNN, layer: torch.nn.Module, spread: float) -> None:
     seen: list[torch.Tensor] = []
     hook = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     with torch.no_grad():
-        model([to_tensor(noise_image(96, 128))])
+        model([to_tensor(noise_image(64, 96))])
         hook.remove()
         outputs = torch.cat([output.transpose(0, 1).flatten(1) for output in seen], dim=1)  # (channels, samples)
         scale = spread / outputs.std(1).clamp(min=1e-6)

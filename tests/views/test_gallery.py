@@ -128,7 +128,7 @@ def test_the_policy_admits_its_own_script_alone(page):
 
 def test_masks_lie_where_they_are_in_the_image(page):
     paths = [attrs["d"] for tag, attrs in page.tags if tag == "path"]
-    assert paths == ["M5 3h25v17h-25zM10 8v4h10v-4z", "M1 22h8v6h-8z"]
+    assert paths == ["M5 3h25v17h-25zM10 12h10v-4h-10z", "M1 22h8v6h-8z"]
     image = next(attrs["href"] for tag, attrs in page.tags if tag == "image")
     picture = Image.open(io.BytesIO(base64.b64decode(image.partition(",")[2])))
     assert picture.size == (40, 30)

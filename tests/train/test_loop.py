@@ -1,0 +1,125 @@
+"""The loop learns, repeats itself from a seed, survives a bad batch and says when it cannot go on."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rayseg.datasets.synthetic import Sample, generate
+from rayseg.errors import JobError, UsageError
+from rayseg.models.architectures import settings_of
+from rayseg.models.maskrcnn import build
+from rayseg.train.loop import Recipe, train
+from rayseg.train.schedule import Budget
+
+TINY = settings_of("maskrcnn_resnet10_fpn").model_copy(
+    update={
+        "min_size": 64,
+        "max_size": 64,
+        "returned_layers": (1, 2),
+        "fpn_channels": 16,
+        "anchor_sizes": ((12,), (24,), (36,)),
+        "box_head_size": 32,
+        "mask_layers": (16,),
+        "rpn_top_n_train": 50,
+        "rpn_samples": 32,
+        "box_samples": 16,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return list(generate(2, seed=0, size_px=64, max_objects=3))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny():
+    torch.manual_seed(0)
+    return build("maskrcnn_resnet10_fpn", 5, TINY)
+
+
+class Line(nn.Module):
+    """A model that is a line; `broken` says from which step on its loss is not finite."""
+
+    def __init__(self, broken=()):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1))
+        self.calls, self.broken = 0, broken
+
+    def forward(self, images, targets):
+        self.calls += 1
+        value = math.nan if self.calls - 1 in self.broken else 1.0
+        return {"fit": value * ((self.weight - 3) ** 2).sum(), "none": 0 * self.weight.sum()}
+
+
+def test_two_images_are_learnt_by_heart(samples):
+    recipe = Recipe(batch_size=2, learning_rate=2e-3, warmup_steps=5)
+    history = train(tiny(), samples, Budget(steps=60), recipe)
+    assert history.steps == 60 and history.images == 120 and history.skipped == 0
+    assert np.mean(history.losses[-5:]) < 0.6 * np.mean(history.losses[:5])
+
+
+def test_the_same_seed_gives_the_same_weights(samples):
+    runs = []
+    for seed in (1, 1, 2):
+        model = tiny()
+        train(model, samples, Budget(steps=3), Recipe(batch_size=2, seed=seed))
+        runs.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_images_without_instances_are_background(samples):
+    nothing = Sample(samples[0].image, np.zeros((0, 64, 64), bool), np.zeros(0, np.int64))
+    history = train(tiny(), [samples[0], nothing], Budget(steps=4), Recipe(batch_size=1, flip=1.0))
+    assert history.skipped == 0 and all(math.isfinite(loss) for loss in history.losses)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_minimum_is_found(samples, optimizer):
+    model = Line()
+    train(model, samples, Budget(steps=400), Recipe(optimizer=optimizer, learning_rate=0.05, weight_decay=0))
+    assert model.weight.item() == pytest.approx(3, abs=0.05)
+
+
+def test_a_batch_with_a_non_finite_loss_leaves_no_trace(samples):
+    whole, broken = Line(), Line(broken={2})
+    recipe = Recipe(learning_rate=0.1, warmup_steps=0, optimizer="sgd", weight_decay=0, momentum=0)
+    seen = []
+    train(whole, samples, Budget(seconds=3600, steps=2), recipe)
+    history = train(broken, samples, Budget(seconds=3600, steps=3), recipe, on_step=seen.append)
+    assert history.skipped == 1 and [step.skipped for step in seen] == [False, False, True]
+    assert math.isfinite(broken.weight.item())
+    assert math.isnan(seen[2].loss) and seen[2].losses["none"] == 0
+
+
+def test_a_loss_that_stays_non_finite_ends_the_training(samples):
+    with pytest.raises(JobError, match=r"10 steps in a row up to step 14.*fit nan.*learning_rate"):
+        train(Line(broken=range(5, 100)), samples, Budget(steps=100), Recipe(learning_rate=0.01))
+
+
+def test_nothing_to_train_on_is_said_at_once(samples):
+    nothing = Sample(samples[0].image, np.zeros((0, 64, 64), bool), np.zeros(0, np.int64))
+    for bad in ([], [nothing]):
+        with pytest.raises(UsageError, match="nothing to train on"):
+            train(Line(), bad, Budget(steps=1))
+
+
+def test_biases_and_norms_are_not_decayed():
+    from rayseg.train.loop import build_optimizer
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model[0].weight.requires_grad_(False)
+    decayed, kept = build_optimizer(model, Recipe(weight_decay=0.1)).param_groups
+    assert (len(decayed["params"]), decayed["weight_decay"]) == (0, 0.1)
+    assert (len(kept["params"]), kept["weight_decay"]) == (3, 0.0)
