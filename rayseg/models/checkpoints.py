@@ -148,7 +148,10 @@ def _put_in(module: nn.Module, state: dict[str, Tensor], complaint: str) -> None
     # Copies, because safetensors maps the file, and a file overwritten under a running job would take it down.
     own = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     own = {name: tensor.clone() if tensor is state[name] else tensor for name, tensor in own.items()}
-    missing, unexpected = module.load_state_dict(own, strict=False, assign=True)
+    try:
+        missing, unexpected = module.load_state_dict(own, strict=False, assign=True)
+    except RuntimeError as error:  # shapes under the names that older torchvisions gave
+        raise ModelError(f"{complaint}: {str(error).splitlines()[-1].strip()}") from None
     for names, fault in ((missing, "is missing"), (unexpected, "is not expected")):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import pickle
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -355,7 +356,7 @@ def test_tensors_of_something_else(tmp_path):
     assert "expected the state dict of a torchvision Mask R-CNN" in said_of(path)
     with torch.device("meta"):
         boxes_only = detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2)
-    torch.save({k: torch.zeros(1).expand(v.shape) for k, v in boxes_only.state_dict().items()}, path)
+    torch.save({k: torch.zeros(()).expand(v.shape) for k, v in boxes_only.state_dict().items()}, path)
     assert "no roi_heads.mask_predictor" in said_of(path)
 
 
@@ -363,9 +364,29 @@ def test_files_that_hold_more_than_tensors_are_not_unpickled(tmp_path):
     path = tmp_path / "m.pth"
     torch.save({"model": {}, "args": Trap(tmp_path / "sprung")}, path)
     assert "never loaded" in said_of(path)
-    path.write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    path.write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=2))
     said_of(path)
     assert not (tmp_path / "sprung").exists()
+
+
+OLD_NAMES = [
+    (re.compile(r"(backbone\.fpn\.\w+_blocks\.\d)\.0\.(\w+)"), r"\1.\2"),
+    (re.compile(r"(rpn\.head\.conv)\.0\.0\.(\w+)"), r"\1.\2"),
+    (re.compile(r"(roi_heads\.mask_head)\.(\d)\.0\.(\w+)"), lambda m: f"{m[1]}.mask_fcn{int(m[2]) + 1}.{m[3]}"),
+]
+
+
+def test_the_names_that_older_torchvisions_gave(network, tmp_path):
+    model, _ = network
+    state = model.state_dict()
+    for pattern, name in OLD_NAMES:
+        state = {pattern.sub(name, key): tensor for key, tensor in state.items()}
+    assert {"rpn.head.conv.weight", "roi_heads.mask_head.mask_fcn1.bias"} < set(state)
+    torch.save(state, tmp_path / "old.pth")
+    loaded = checkpoints.load(str(tmp_path / "old.pth")).module.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.state_dict().items())
+    torch.save({**state, "roi_heads.mask_head.mask_fcn1.bias": torch.zeros(3)}, tmp_path / "odd.pth")
+    assert "old.pth" not in said_of(tmp_path / "odd.pth") and "size mismatch" in said_of(tmp_path / "odd.pth")
 
 
 class Trap:
@@ -392,6 +413,8 @@ def test_state_dicts_tell_their_architecture(architecture, wrapped, tmp_path):
         update |= {"rpn_depth": 3}
     if architecture.endswith("v2"):
         update |= {"box_head_convs": (32, 32)}
+    elif "resnet50" in architecture:
+        update |= {"backbone_norm": "frozen_batch", "backbone_norm_eps": 0.0}
     settings = settings_of(architecture).model_copy(update=update)
     model = build(architecture, 90, settings)
     state = {f"module.{k}": v for k, v in model.state_dict().items()}

@@ -64,9 +64,9 @@ class Line(nn.Module):
 
 def test_two_images_are_learnt_by_heart(samples):
     recipe = Recipe(batch_size=2, learning_rate=2e-3, warmup_steps=5)
-    history = train(tiny(), samples, Budget(steps=60), recipe)
-    assert history.steps == 60 and history.images == 120 and history.skipped == 0
-    assert np.mean(history.losses[-5:]) < 0.6 * np.mean(history.losses[:5])
+    history = train(tiny(), samples, Budget(steps=30), recipe)
+    assert history.steps == 30 and history.images == 60 and history.skipped == 0
+    assert np.mean(history.losses[-5:]) < 0.7 * np.mean(history.losses[:5])
 
 
 def test_the_same_seed_gives_the_same_weights(samples):
@@ -88,8 +88,9 @@ def test_images_without_instances_are_background(samples):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_the_minimum_is_found(samples, optimizer):
     model = Line()
-    train(model, samples, Budget(steps=400), Recipe(optimizer=optimizer, learning_rate=0.05, weight_decay=0))
-    assert model.weight.item() == pytest.approx(3, abs=0.05)
+    recipe = Recipe(batch_size=1, optimizer=optimizer, learning_rate=0.2, weight_decay=0, warmup_steps=0)
+    train(model, samples, Budget(steps=80), recipe)
+    assert model.weight.item() == pytest.approx(3, abs=0.1)
 
 
 def test_a_batch_with_a_non_finite_loss_leaves_no_trace(samples):

@@ -1,5 +1,6 @@
 """Budgets and learning rates."""
 
+import itertools
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def test_budgets_that_end_before_they_begin_are_refused(wrong):
 
 def test_the_rate_rises_then_falls_to_nothing():
     rates = [warmup_cosine(step, step / 100, 10) for step in range(101)]
-    assert all(a < b for a, b in zip(rates[:9], rates[1:10], strict=True))
-    assert all(a > b for a, b in zip(rates[12:], rates[13:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(rates[:10]))
+    assert all(a > b for a, b in itertools.pairwise(rates[12:]))
     assert max(rates) <= 1 and rates[100] == pytest.approx(0, abs=1e-12)
     assert warmup_cosine(1000, 0.5, 10) == pytest.approx(0.5)

@@ -12,10 +12,10 @@ from typing import BinaryIO, cast
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
-from rayseg._entry import PAGE_ENTRIES, Entry, Versioned
-from rayseg._ranged_file import RangedFile
-from rayseg._s3_http import Request, Response, send
 from rayseg.errors import Conflict, ObjectNotFound, StorageError
+from rayseg.storage.entry import PAGE_ENTRIES, Entry, Versioned
+from rayseg.storage.ranged_file import RangedFile
+from rayseg.storage.s3_http import Request, Response, send
 
 
 def list_pages(uri: str) -> Iterator[list[Entry]]:

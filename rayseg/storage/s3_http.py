@@ -2,7 +2,7 @@
 
 Credentials, endpoint, region, profile and signature come from botocore, as for every AWS tool, and urllib3 sends.
 botocore's own client stays out of the way of the data: it takes more than twice the CPU for the same GET. What an
-object or a listing is, `_s3.py` knows.
+object or a listing is, `s3.py` knows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from botocore.httpsession import get_cert_path
 from botocore.session import Session
 from botocore.utils import get_environ_proxies
 
-from rayseg._retry import Retry, Transient
 from rayseg.errors import (
     AccessDenied,
     BucketNotFound,
@@ -37,6 +36,7 @@ from rayseg.errors import (
     UnsupportedScheme,
     WrongCredentials,
 )
+from rayseg.storage.retry import Retry, Transient
 
 POOL_CONNECTIONS = 64
 CONNECT_TIMEOUT_S = 5.0

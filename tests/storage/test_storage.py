@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from seaweed import Seaweed
 
-from rayseg import _arrow, _local, _s3, storage
+from rayseg import storage
 from rayseg.errors import Conflict, ObjectNotFound, StorageError, Unreachable, UnsupportedScheme
+from rayseg.storage import arrow, local, s3
 
 ODD_NAMES = [
     "a b",
@@ -104,7 +105,7 @@ def test_a_prefix_is_a_folder_unless_it_is_an_object(base: str):
 
 
 def test_long_listings_come_in_pages(base: str, monkeypatch: pytest.MonkeyPatch):
-    for backend in (_s3, _local):
+    for backend in (s3, local):
         monkeypatch.setattr(backend, "PAGE_ENTRIES", 4)
     names = [f"{i % 3}/{i:05}" for i in range(10)]
     for name in names:
@@ -286,21 +287,21 @@ def test_other_schemes_read_alike(tmp_path: Path):
     base = (tmp_path / "a place").as_uri()
     for name in ["b/1.jpg", "b c.jpg", "b.jpg", "ü%20.png"]:
         storage.write(storage.join(base, name), name.encode())
-    assert list(_arrow.list_pages(base)) == list(storage.list_pages(base))
-    assert list(_arrow.list_pages(f"{base}/b.jpg")) == list(storage.list_pages(f"{base}/b.jpg"))
-    assert list(_arrow.glob_candidates(f"{base}/b", 0)) == list(_local.glob_candidates(f"{base}/b", 0))
+    assert list(arrow.list_pages(base)) == list(storage.list_pages(base))
+    assert list(arrow.list_pages(f"{base}/b.jpg")) == list(storage.list_pages(f"{base}/b.jpg"))
+    assert list(arrow.glob_candidates(f"{base}/b", 0)) == list(local.glob_candidates(f"{base}/b", 0))
     for name in ["b/1.jpg", "ü%20.png"]:
         uri = storage.join(base, name)
-        assert _arrow.read(uri, None) == name.encode()
-        assert _arrow.read_range(uri, -4, 2) == name.encode()[-4:-2]
-        assert _arrow.size(uri) == len(name.encode())
-        assert _arrow.exists(uri)
-    assert not _arrow.exists(base)
-    assert not _arrow.exists(f"{base}/absent")
+        assert arrow.read(uri, None) == name.encode()
+        assert arrow.read_range(uri, -4, 2) == name.encode()[-4:-2]
+        assert arrow.size(uri) == len(name.encode())
+        assert arrow.exists(uri)
+    assert not arrow.exists(base)
+    assert not arrow.exists(f"{base}/absent")
     with pytest.raises(ObjectNotFound):
-        list(_arrow.list_pages(f"{base}/absent"))
+        list(arrow.list_pages(f"{base}/absent"))
     with pytest.raises(StorageError, match="over the limit"):
-        _arrow.read(f"{base}/b.jpg", 3)
+        arrow.read(f"{base}/b.jpg", 3)
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/out", "hdfs://host/out", "https://host/out", "file://other-machine/out"])

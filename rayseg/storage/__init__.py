@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, Protocol
 from urllib.parse import quote, unquote
 
-from rayseg import _local
-from rayseg._entry import Entry, Versioned, scheme_of
-from rayseg._glob import Glob
-from rayseg._retry import Retry
 from rayseg.errors import Conflict, Unreachable, UnsupportedScheme
+from rayseg.storage import local
+from rayseg.storage.entry import Entry, Versioned, scheme_of
+from rayseg.storage.glob import Glob
+from rayseg.storage.retry import Retry
 
 __all__ = [
     "Entry",
@@ -104,7 +104,7 @@ def glob_pages(pattern: str) -> Iterator[list[Entry]]:
     is_plain_path = scheme_of(pattern) == ""
     decode = _literal if scheme_of(pattern) in ("", "s3") else unquote
     glob = Glob(os.path.abspath(pattern) if is_plain_path else pattern, decode)
-    spelled = _local.path_of if is_plain_path else decode
+    spelled = local.path_of if is_plain_path else decode
     if glob.is_literal:
         yield from ([[Entry(pattern, size(pattern))]] if exists(pattern) else [])
         return
@@ -197,32 +197,32 @@ def is_transient(error: BaseException) -> bool:
 
 def reset() -> None:
     """Drop cached connections and credentials, so that the next call reads the environment again."""
-    from rayseg import _s3_http
+    from rayseg.storage import s3_http
 
-    _s3_http.reset()
+    s3_http.reset()
 
 
 def _reader(uri: str) -> _Reader:
     scheme = scheme_of(uri)
     if scheme in ("", "file"):
-        return _local
+        return local
     if scheme == "s3":
-        from rayseg import _s3  # imported where needed: botocore takes its time
+        from rayseg.storage import s3  # imported where needed: botocore takes its time
 
-        return _s3
-    from rayseg import _arrow
+        return s3
+    from rayseg.storage import arrow
 
-    return _arrow
+    return arrow
 
 
 def _writer(uri: str) -> _Writer:
     scheme = scheme_of(uri)
     if scheme in ("", "file"):
-        return _local
+        return local
     if scheme == "s3":
-        from rayseg import _s3
+        from rayseg.storage import s3
 
-        return _s3
+        return s3
     raise UnsupportedScheme(uri, f"expected s3://, a local path or file:// to write to, found {scheme}://")
 
 

@@ -13,8 +13,7 @@ import pytest
 from faulty_proxy import Fault, FaultyProxy
 from seaweed import ADMIN, READER, Seaweed
 
-from rayseg import _s3_http, storage
-from rayseg._retry import Retry, Transient
+from rayseg import storage
 from rayseg.errors import (
     AccessDenied,
     BucketNotFound,
@@ -26,6 +25,8 @@ from rayseg.errors import (
     UsageError,
     WrongCredentials,
 )
+from rayseg.storage import s3_http
+from rayseg.storage.retry import Retry, Transient
 
 VERBS: list[Callable[[str], object]] = [
     storage.read,
@@ -64,7 +65,7 @@ def proxy(bucket: str, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Ite
     with FaultyProxy(seaweed.endpoint) as between:
         quick = Retry(base_s=0.001, max_s=0.01, total_s=5.0)
         monkeypatch.setattr(Retry, "from_environment", lambda: quick)
-        monkeypatch.setattr(_s3_http, "READ_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(s3_http, "READ_TIMEOUT_S", 0.3)
         monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
         storage.reset()
         yield between
@@ -252,8 +253,8 @@ def test_waits_grow_but_keep_to_the_policy(monkeypatch: pytest.MonkeyPatch):
         waits_s.append(wait_s)
         now_s[0] += wait_s
 
-    monkeypatch.setattr("rayseg._retry.time.sleep", sleep)
-    monkeypatch.setattr("rayseg._retry.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("rayseg.storage.retry.time.sleep", sleep)
+    monkeypatch.setattr("rayseg.storage.retry.time.monotonic", lambda: now_s[0])
 
     def away_until(end_s: float) -> str:
         if now_s[0] < end_s:

@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 from urllib.parse import quote, unquote_to_bytes
 
-from rayseg._entry import PAGE_ENTRIES, Entry, Versioned, scheme_of
 from rayseg.errors import AccessDenied, Conflict, ObjectNotFound, StorageError, UnsupportedScheme
+from rayseg.storage.entry import PAGE_ENTRIES, Entry, Versioned, scheme_of
 
 _HIDDEN_SUFFIXES = (b".rayseg-tmp", b".rayseg-lock")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}

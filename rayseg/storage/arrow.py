@@ -11,9 +11,9 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 from pyarrow import fs
 
-from rayseg._entry import PAGE_ENTRIES, Entry, scheme_of
-from rayseg._retry import Retry
 from rayseg.errors import AccessDenied, ObjectNotFound, StorageError, UnsupportedScheme
+from rayseg.storage.entry import PAGE_ENTRIES, Entry, scheme_of
+from rayseg.storage.retry import Retry
 
 
 def list_pages(uri: str, max_depth: int | None = None) -> Iterator[list[Entry]]:
