@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rayseg._headers import FORMATS, Header, header, jpeg2000_has_end, jpeg_is_single_scan, png_chunks, riff_size
 from rayseg.errors import ImageError
+from rayseg.images.headers import FORMATS, Header, header, jpeg2000_has_end, jpeg_is_single_scan, png_chunks, riff_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

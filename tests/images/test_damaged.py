@@ -243,7 +243,7 @@ def test_flipped_bits_raise_nothing_but_image_errors(name: str, edits: list[tupl
 
 # The collection of odd images ----------------------------------------------------------------------------------------
 
-ODD = Path(os.environ.get("RAYSEG_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")) / "odd_images"
+ODD = Path(os.environ.get("RAYSEG_TEST_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "odd_images"
 with_odd_images = pytest.mark.skipif(not ODD.is_dir(), reason=f"no test data at {ODD}; see RAYSEG_TEST_DATA")
 
 SMALL, LARGE, TURNED = (107, 160), (427, 640), (160, 107)
