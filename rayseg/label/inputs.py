@@ -187,9 +187,9 @@ def _unsized(uris: Iterable[str]) -> Iterator[list[Entry]]:
 
 
 def _resolved(pages: Iterable[list[Entry]], list_uri: str, root: str | None) -> Iterator[list[Entry]]:
-    base = root or _parent(list_uri)
+    base = _Base(root or _parent(list_uri))
     for page in pages:
-        yield [Entry(_resolve(name, base), size_bytes) for name, size_bytes in page]
+        yield [Entry(base.resolve(name), size_bytes) for name, size_bytes in page]
 
 
 def _unrepeated(pages: Iterable[list[Entry]], skipped: Counter[str]) -> Iterator[list[Entry]]:
@@ -206,8 +206,8 @@ def _coco_entries(uri: str, root: str | None) -> Iterator[list[Entry]]:
     with storage.open(uri) as file:
         names = coco.image_names(file, uri)
         first = list(itertools.islice(names, _PROBED_NAMES))
-        base = _coco_root(uri, first, [root] if root else _coco_places(uri))
-        yield from _unsized(_resolve(name, base) for name in itertools.chain(first, names))
+        base = _Base(_coco_root(uri, first, [root] if root else _coco_places(uri)))
+        yield from _unsized(base.resolve(name) for name in itertools.chain(first, names))
 
 
 def _coco_places(uri: str) -> list[str]:
@@ -222,7 +222,7 @@ def _coco_root(uri: str, names: list[str], places: list[str]) -> str:
     """The first of `places` that holds one of `names`. Raises `UsageError` when none does."""
     for name in names:
         for place in places:
-            if storage.exists(_resolve(name, place)):
+            if storage.exists(_Base(place).resolve(name)):
                 return place
     if not names:
         return places[0]
@@ -248,12 +248,21 @@ def _parent(uri: str) -> str:
     return uri.rstrip("/") if not slash or head.endswith("/") else head
 
 
-def _resolve(name: str, base: str) -> str:
-    """`name` itself when it is a URI or an absolute path, else below `base`, without `.` and `..` parts."""
-    if "://" in name or name.startswith("/"):
-        return name
-    if "./" in name:
-        name = posixpath.normpath(name)
+class _Base:
+    """The folder that relative names start from."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._prefix = uri.rstrip("/") + "/"
+        self._is_literal = storage.join(uri, "%") == f"{self._prefix}%"  # names need no encoding, as in file:// they do
+
+    def resolve(self, name: str) -> str:
+        """`name` itself when it is a URI or an absolute path, else below the folder, without `.` and `..` parts."""
+        if "://" in name or name.startswith("/"):
+            return name
+        if "./" not in name:
+            return self._prefix + name if self._is_literal else storage.join(self._uri, name)
+        name, base = posixpath.normpath(name), self._uri
         while name.startswith("../"):
             name, base = name[3:], _parent(base)
-    return storage.join(base, name)
+        return storage.join(base, name)

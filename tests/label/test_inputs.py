@@ -142,6 +142,15 @@ def test_a_text_list_resolves_relative_lines_against_its_folder(objects: dict[st
     ]
 
 
+def test_names_below_a_file_uri_are_encoded_as_it_is(tmp_path: Path):
+    touch(tmp_path, "a b%20.jpg", "up.jpg")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "a.txt").write_text("../a b%20.jpg\n../up.jpg\n")
+    found = uris(plan_inputs(f"file://{tmp_path}/lists/a.txt"))
+    assert found == [f"file://{tmp_path}/a%20b%2520.jpg", f"file://{tmp_path}/up.jpg"]
+    assert all(storage.exists(uri) for uri in found)
+
+
 def test_sizes_of_a_text_list_are_unknown(objects: dict[str, bytes]):
     objects["s3://b/a.lst"] = b"a\nb\n"
     assert [tuple(e) for page in plan_inputs("s3://b/a.lst").pages() for e in page] == [

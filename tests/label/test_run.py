@@ -179,14 +179,15 @@ def test_a_coco_file_names_the_images_and_missing_ones_become_rows(images, tmp_p
         ({"model": "maskrcnn_resnet5_fpn"}, ModelError, "did you mean maskrcnn_resnet50_fpn"),
         ({"model": "{in}/no-model"}, ModelError, "no-model"),
         ({"out": "gs://bucket/out"}, StorageError, "gs://bucket/out"),
-        ({"out": "{in}/0001.jpg/out"}, StorageError, "0001.jpg"),
+        ({"out": "{tmp}/a-file/out"}, StorageError, "a-file"),
         ({"out": "{in}/out"}, UsageError, "lies inside images"),
     ],
 )
 def test_bad_input_is_one_clear_message_and_nothing_that_looks_whole(images, tmp_path, change, error, message):
     (tmp_path / "in" / "empty").mkdir()
+    (tmp_path / "a-file").write_bytes(b"")
     fields = {"images": images, "model": "rectangles", "out": str(tmp_path / "out")}
-    fields |= {key: value.format_map({"in": images}) for key, value in change.items()}
+    fields |= {key: value.format_map({"in": images, "tmp": tmp_path}) for key, value in change.items()}
     with pytest.raises(error, match=message):
         run(LabelSpec(**fields))
     left = tree(tmp_path / "out") if (tmp_path / "out").exists() else []
