@@ -40,6 +40,7 @@ from rayseg.models.architectures import settings_of
 from rayseg.models.checkpoints import save
 from rayseg.models.maskrcnn import build
 from rayseg.models.predictor import from_model
+from rayseg.specs import validate
 from rayseg.train.loop import History, Recipe, Step, train
 from rayseg.train.schedule import Budget
 from rayseg.views.gallery import write_gallery
@@ -180,12 +181,8 @@ def save_model(folder: Path, model: MaskRCNN, history: History, metrics: Metrics
 
 def label(root: Path) -> Summary:
     """Label the held-out images with the checkpoint, as `rayseg label` would."""
-    spec = LabelSpec(
-        images=str(root / "held-out" / "images"),
-        model=str(root / "model"),
-        out=str(root / "labels"),
-    )
-    return run(spec)
+    where = {"images": root / "held-out" / "images", "model": root / "model", "out": root / "labels"}
+    return run(validate(LabelSpec, {name: str(path) for name, path in where.items()}))
 
 
 def _mark(root: Path, content: dict[str, Any]) -> None:
@@ -216,7 +213,11 @@ def _conclusion(
     table.add_row("trained", f"{history.steps:,} steps, {history.images:,} images, {history.seconds:.0f} s")
     table.add_row("mask AP", f"{segm['AP']:.3f} on held-out images (AP50 {segm['AP50']:.3f}, box AP {bbox['AP']:.3f})")
     table.add_row("by class", classes)
-    table.add_row("labelled", escape(summary.text()))
+    counts = summary.counts
+    table.add_row(
+        "labelled",
+        f"{counts.labelled:,} images, {counts.empty:,} empty, {counts.failed:,} failed; {counts.instances:,} instances",
+    )
     table.add_row("verified", escape(report.text()))
     table.add_row("gallery", escape(str(root / "gallery.html")))
     table.add_row("time", f"{seconds:.0f} s")

@@ -9,7 +9,8 @@
     │   ├── WrongCredentials  unknown key id, bad signature, expired token, or none found
     │   ├── Unreachable       no answer, or only 5xx and throttling, until the retries ran out
     │   ├── Conflict          a conditional write lost: the object exists or has changed
-    │   └── UnsupportedScheme no reader for this scheme, or no conditional write for an output
+    │   ├── UnsupportedScheme no reader for this scheme, or no conditional write for an output
+    │   └── BrokenPart, BrokenPlan, NotJson, NotAList   a file that is not what its place says, beside its reader
     ├── ImageError            .kind says what is wrong with the bytes, see `images.decode`
     ├── ModelError            an unknown model, a broken checkpoint, weights that are not to be had
     └── JobError              a run that cannot go on: locked, changed, incomplete

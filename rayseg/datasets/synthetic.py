@@ -24,8 +24,8 @@ from rayseg import kernels
 CLASS_NAMES = ("disc", "ring", "star", "cross", "split")
 
 _SUPERSAMPLING = 4
-_MIN_AREA_PX = 24  # what stays visible of an object and is smaller than this is no longer labelled
-_MIN_VISIBLE = 0.15  # and so is an object of which less than this share stays visible
+_MIN_AREA_PX = 40  # what stays visible of an object and is smaller than this is no longer labelled
+_MIN_VISIBLE = 0.2  # and so is an object of which less than this share stays visible
 _MIN_CONTRAST = 45.0  # least mean RGB distance between an object and what lies under it
 
 Outline = np.ndarray  # (P, 2) float64 corners, x then y, within the unit disc
@@ -51,13 +51,13 @@ class Sample:
         return boxes
 
 
-def generate(count: int, seed: int, size_px: int = 160, max_objects: int = 7, start: int = 0) -> Iterator[Sample]:
+def generate(count: int, seed: int, size_px: int = 160, max_objects: int = 6, start: int = 0) -> Iterator[Sample]:
     """Samples `start` to `start + count - 1` of the stream `seed`: square images, 1 to `max_objects` instances each."""
     for index in range(start, start + count):
         yield draw(seed, index, size_px, max_objects)
 
 
-def draw(seed: int, index: int, size_px: int = 160, max_objects: int = 7) -> Sample:
+def draw(seed: int, index: int, size_px: int = 160, max_objects: int = 6) -> Sample:
     """Sample `index` of the stream `seed`."""
     if size_px < 32 or max_objects < 1:
         raise ValueError(f"expected size_px >= 32 and max_objects >= 1, found {size_px} and {max_objects}")
@@ -189,7 +189,7 @@ class _Stencil:
 
 def _place(rng: np.random.Generator, name: str, size_px: int) -> _Stencil:
     """One object of random radius, place, rotation and shear; some reach over the border."""
-    radius = size_px * float(np.exp(rng.uniform(np.log(0.07), np.log(0.22))))
+    radius = size_px * float(np.exp(rng.uniform(np.log(0.08), np.log(0.24))))
     centre = rng.uniform(0.3 * radius, size_px - 0.3 * radius, 2)
     turn, shear = rng.uniform(0, 2 * np.pi), rng.uniform(-0.2, 0.2)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

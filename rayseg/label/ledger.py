@@ -75,10 +75,11 @@ class Ledger:
         return sum((_counts(part) for part in self.parts.values()), Counts())
 
     def accept(self, part: PartFooter) -> bool:
-        """Count `part`; False when one of its ordinals is counted already, so that it must not be."""
+        """Count `part`; False when one of its ordinals is counted already or not in the plan, so that it must not be."""
         if part.name in self.parts:
             return True
-        if self.done.overlaps(part.ranges):
+        beyond = len(part.ranges) and part.ranges[-1, 1] > self.total
+        if beyond or self.done.overlaps(part.ranges):
             return False
         self.done.add_ranges(part.ranges)
         self.parts[part.name] = part

@@ -98,6 +98,7 @@ class _Run:
         self.spec, self.model, self.lock, self.report = spec, model, lock, report
         self.begin = time.monotonic()
         self.startup_s = self.busy_s = 0.0
+        self.listed = 0
 
     def go(self, overwrite: bool, retry_failed: bool) -> Summary:
         out = self.spec.out
@@ -144,7 +145,8 @@ class _Run:
 
     def _planned(self, count: int) -> None:
         self.lock.check()
-        if count % 1_000_000 < 1000 and count >= 1_000_000:
+        if count - self.listed >= 1_000_000:
+            self.listed = count
             self.report.say(f"listed {count:,} images")
 
     def _carry_over(self, ledger: Ledger, dropped: list[PartFooter], write: WriteJob) -> None:

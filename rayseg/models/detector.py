@@ -27,6 +27,7 @@ from rayseg.models.preprocess import Prepared, Preprocess, as_prepared, as_tenso
 from rayseg.models.thresholds import Thresholds
 from rayseg.records import RawDetections
 
+_MASK_CHUNK = 512  # boxes in the mask head at once: fills a GPU, and keeps a large batch's memory in bounds
 _MIN_BOX_SIDE = 1e-2  # pixels of the resized image; torchvision drops smaller boxes
 
 
@@ -153,8 +154,9 @@ class MaskRCNNDetector:
         labels = torch.from_numpy(candidates.labels[everything]).to(self.device)
         boxes = [torch.from_numpy(candidates.boxes_xyxy[indices]).to(self.device) for indices in kept]
         pooled = heads.mask_roi_pool(features, boxes, [padded_hw])
-        grids = self._mask_predictor(heads.mask_head(pooled), labels).cpu().numpy()
-        return np.split(grids, np.cumsum([len(indices) for indices in kept])[:-1])
+        chunks = zip(pooled.split(_MASK_CHUNK), labels.split(_MASK_CHUNK), strict=True)
+        grids = torch.cat([self._mask_predictor(heads.mask_head(chunk), label) for chunk, label in chunks])
+        return np.split(grids.cpu().numpy(), np.cumsum([len(indices) for indices in kept])[:-1])
 
 
 @dataclass(frozen=True, slots=True)

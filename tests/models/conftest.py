@@ -22,6 +22,9 @@ SMALL = {
     "rpn_post_nms_top_n": 30,
     "iou_threshold": 0.3,
     "max_detections": 25,
+    "fpn_channels": 64,
+    "box_head_size": 128,
+    "mask_layers": (64, 64),
 }
 
 
@@ -31,7 +34,11 @@ def lively():
 
     @functools.cache
     def make(architecture: str, num_classes: int = 3, **changes: Any) -> tuple[MaskRCNN, MaskRCNNSettings]:
-        settings = MaskRCNNSettings.model_validate({**settings_of(architecture).model_dump(), **SMALL, **changes})
+        defaults = settings_of(architecture)
+        convs = defaults.box_head_convs and (64, 64)
+        settings = MaskRCNNSettings.model_validate(
+            {**defaults.model_dump(), **SMALL, "box_head_convs": convs, **changes}
+        )
         torch.manual_seed(0)
         model = build(architecture, num_classes, settings).eval()
         heads = model.roi_heads
