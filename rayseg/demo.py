@@ -46,7 +46,7 @@ from rayseg.train.schedule import Budget
 from rayseg.views.gallery import write_gallery
 
 ARCHITECTURE = "maskrcnn_resnet10_fpn"
-SIZE_PX = 160
+SIZE_PX = 128
 TRAIN_IMAGES = 700
 HELD_OUT_IMAGES = 100
 TRAIN_SEED, HELD_OUT_SEED = 1, 2  # two streams of the generator: no held-out image is ever trained on
@@ -59,15 +59,15 @@ SETTINGS = settings_of(ARCHITECTURE).model_copy(
     update={
         "min_size": SIZE_PX,
         "max_size": 2 * SIZE_PX,
-        "returned_layers": (1, 2, 3),
+        "returned_layers": (2, 3),
         "head_norm": "batch",
         "fpn_channels": 64,
-        "anchor_sizes": ((14,), (28,), (44,), (66,)),
+        "anchor_sizes": ((24,), (40,), (60,)),
         "box_head_size": 256,
         "mask_layers": (64, 64),
         "rpn_top_n_train": 150,
         "rpn_samples": 64,
-        "box_samples": 64,
+        "box_samples": 32,
         "max_detections": 50,
     }
 )

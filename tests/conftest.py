@@ -40,7 +40,7 @@ def ray_cluster(seaweed: Seaweed) -> Iterator[None]:
     from rayseg import cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (seaweed.env | {"RAYSEG_RETRY_S": "5"}).items():
+        for name, value in (seaweed.env | {"RAYSEG_RETRY_S": "30"}).items():
             patch.setenv(name, value)
         cluster.connect()
     yield

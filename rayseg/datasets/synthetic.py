@@ -51,13 +51,13 @@ class Sample:
         return boxes
 
 
-def generate(count: int, seed: int, size_px: int = 160, max_objects: int = 6, start: int = 0) -> Iterator[Sample]:
+def generate(count: int, seed: int, size_px: int = 128, max_objects: int = 5, start: int = 0) -> Iterator[Sample]:
     """Samples `start` to `start + count - 1` of the stream `seed`: square images, 1 to `max_objects` instances each."""
     for index in range(start, start + count):
         yield draw(seed, index, size_px, max_objects)
 
 
-def draw(seed: int, index: int, size_px: int = 160, max_objects: int = 6) -> Sample:
+def draw(seed: int, index: int, size_px: int = 128, max_objects: int = 5) -> Sample:
     """Sample `index` of the stream `seed`."""
     if size_px < 32 or max_objects < 1:
         raise ValueError(f"expected size_px >= 32 and max_objects >= 1, found {size_px} and {max_objects}")
@@ -189,7 +189,7 @@ class _Stencil:
 
 def _place(rng: np.random.Generator, name: str, size_px: int) -> _Stencil:
     """One object of random radius, place, rotation and shear; some reach over the border."""
-    radius = size_px * float(np.exp(rng.uniform(np.log(0.08), np.log(0.24))))
+    radius = size_px * float(np.exp(rng.uniform(np.log(0.11), np.log(0.26))))
     centre = rng.uniform(0.3 * radius, size_px - 0.3 * radius, 2)
     turn, shear = rng.uniform(0, 2 * np.pi), rng.uniform(-0.2, 0.2)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -237,7 +237,7 @@ def _far_colour(rng: np.random.Generator, beneath: np.ndarray) -> np.ndarray:
 def _pattern(rng: np.random.Generator, hw: tuple[int, int], colour: np.ndarray) -> np.ndarray:
     """(h, w, 3) float32 surface around `colour`: plain, striped, checked or mottled."""
     kind = rng.integers(4)
-    other = np.clip(colour + rng.uniform(-60, 60, 3), 0, 255)
+    other = np.clip(colour + rng.uniform(-45, 45, 3), 0, 255)
     if kind == 0:
         weight = np.zeros(hw, np.float32)
     elif kind == 3:
@@ -270,7 +270,7 @@ def _background(rng: np.random.Generator, size_px: int) -> np.ndarray:
     """(H, W, 3) float32: clouds between two colours, sometimes over stripes, and a few strokes that are no objects."""
     low, high = rng.uniform(20, 235, 3), rng.uniform(20, 235, 3)
     surface = _pattern(rng, (size_px, size_px), low)
-    surface += (0.7 * _clouds(rng, (size_px, size_px)))[..., None] * (high.astype(np.float32) - surface)
+    surface += (0.6 * _clouds(rng, (size_px, size_px)))[..., None] * (high.astype(np.float32) - surface)
     ground = Image.fromarray(np.clip(surface, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(ground)
     for _ in range(rng.integers(0, 5)):

@@ -1,4 +1,7 @@
-"""Kernels: suppression, grid-to-RLE, dense-to-RLE. numpy and numba only; a name is loaded when it is first used."""
+"""Kernels: suppression, grids to RLE, dense masks to RLE, polygons, clean-up. numpy and numba only.
+
+A name is loaded, and its code compiled or taken from the cache, when it is first used.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rayseg.kernels.dense import encode as encode
+    from rayseg.kernels.dense import encode_id_map as encode_id_map
     from rayseg.kernels.grids import paste_rle as paste_rle
     from rayseg.kernels.grids import resize_rle as resize_rle
-    from rayseg.kernels.suppression import batched_nms as batched_nms
-    from rayseg.kernels.suppression import nms as nms
+    from rayseg.kernels.mask_suppression import mask_ious as mask_ious
+    from rayseg.kernels.mask_suppression import mask_nms as mask_nms
+    from rayseg.kernels.polygons import from_polygons as from_polygons
+    from rayseg.kernels.polygons import to_polygons as to_polygons
+    from rayseg.kernels.refinement import drop_islands as drop_islands
+    from rayseg.kernels.refinement import fill_holes as fill_holes
+    from rayseg.kernels.refinement import keep_largest as keep_largest
+    from rayseg.kernels.refinement import smooth as smooth
     from rayseg.kernels.rles import RleCheck as RleCheck
     from rayseg.kernels.rles import Rles as Rles
     from rayseg.kernels.rles import check_rle as check_rle
+    from rayseg.kernels.soft_suppression import fast_nms as fast_nms
+    from rayseg.kernels.soft_suppression import matrix_nms as matrix_nms
+    from rayseg.kernels.soft_suppression import soft_nms as soft_nms
+    from rayseg.kernels.suppression import batched_nms as batched_nms
+    from rayseg.kernels.suppression import nms as nms
+    from rayseg.kernels.threads import map_images as map_images
+    from rayseg.kernels.warming import warm_up as warm_up
 
-_HOMES = {
-    "RleCheck": "rles",
-    "Rles": "rles",
-    "batched_nms": "suppression",
-    "check_rle": "rles",
-    "encode": "dense",
-    "nms": "suppression",
-    "paste_rle": "grids",
-    "resize_rle": "grids",
+_MODULES = {
+    "dense": ("encode", "encode_id_map"),
+    "grids": ("paste_rle", "resize_rle"),
+    "mask_suppression": ("mask_ious", "mask_nms"),
+    "polygons": ("from_polygons", "to_polygons"),
+    "refinement": ("drop_islands", "fill_holes", "keep_largest", "smooth"),
+    "rles": ("RleCheck", "Rles", "check_rle"),
+    "soft_suppression": ("fast_nms", "matrix_nms", "soft_nms"),
+    "suppression": ("batched_nms", "nms"),
+    "threads": ("map_images",),
+    "warming": ("warm_up",),
 }
-__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
@@ -34,3 +53,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
+from rayseg import kernels
 from rayseg.errors import ModelError
 from rayseg.formats.rayseg import RowError, rows_table
 from rayseg.label import chunks
@@ -37,6 +39,7 @@ class LabelWorker:
     def __init__(self, job: WorkerJob) -> None:
         self._predictor = _load(job)
         self._categories = self._predictor.class_names
+        _warm_up(self._predictor)
         self._turn = threading.Lock()
         self._last_turn = time.perf_counter()
 
@@ -78,6 +81,15 @@ class LabelWorker:
             if len(images) == 1:
                 return [RowError("model", error.kind, str(error), images[0].image_hw)]
         return [result for image in images for result in self._detect([image])]
+
+
+def _warm_up(predictor: Predictor) -> None:
+    """Load the kernels and whatever the network sets up at its first image, before the first real one waits for it."""
+    predictor.detect([np.zeros((64, 64, 3), np.uint8)])
+    box, one = np.array([[8, 8, 40, 40]], np.float32), np.ones(1, np.float32)
+    grid = np.ones((1, 28, 28), np.float32)
+    predictor.finish([RawDetections(box, one, np.zeros(1, np.int64), grid, (64, 64))])
+    kernels.batched_nms(box, one, np.zeros(1, np.int64), 0.5)
 
 
 def _load(job: WorkerJob) -> Predictor:

@@ -204,10 +204,11 @@ class _KeptClassMasks(nn.Module):
         """Probabilities (N, 2m, 2m) of `labels` (N,) from the mask head's features (N, channels, m, m)."""
         n, _, m, _ = features.shape
         hidden = nn.functional.conv2d(features, self.upsample_weight, self.upsample_bias).relu_()
-        hidden = hidden.reshape(n, 4, -1, m * m)  # (N, sub-pixel, channels, m * m)
-        weight = self.class_weight[labels][:, None, None]  # (N, 1, 1, channels)
-        logits = torch.matmul(weight, hidden).view(n, 2, 2, m, m) + self.class_bias[labels].view(n, 1, 1, 1, 1)
-        return logits.permute(0, 3, 1, 4, 2).reshape(n, 2 * m, 2 * m).sigmoid_()
+        hidden = hidden.permute(0, 2, 3, 1).reshape(n, 4 * m * m, -1)  # no copy where channels are last
+        weight, bias = self.class_weight[labels], self.class_bias[labels]  # (N, channels), (N,)
+        logits = torch.baddbmm(bias[:, None, None], hidden, weight[:, :, None])  # (N, 4 * m * m, 1)
+        placed = logits.view(n, m, m, 2, 2).permute(0, 1, 3, 2, 4)
+        return placed.reshape(n, 2 * m, 2 * m).sigmoid_()
 
 
 def _in_image(

@@ -25,6 +25,9 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from random_model import save_random
+
 SCORE = 0.05
 
 
@@ -36,24 +39,6 @@ def draw(folder: Path, count: int) -> None:
     for i in range(count):
         image = draw_sample(seed=11, index=i % 64, size_px=640, max_objects=12).image[:480]
         Image.fromarray(image).save(folder / f"{i:05d}.jpg", quality=90)
-
-
-def make_model(folder: Path, detections: int) -> str:
-    """A checkpoint of the small CPU model that finds about `detections` objects per image."""
-    from rayseg.models import checkpoints, maskrcnn
-    from rayseg.models.architectures import settings_of
-
-    torch.manual_seed(0)
-    architecture = "maskrcnn_mobilenet_v3_large_fpn"
-    settings = settings_of(architecture).model_copy(update={"max_detections": detections})
-    model = maskrcnn.build(architecture, 80, settings).eval()
-    with torch.no_grad():
-        # Random weights score every class alike: sharpen the scores so that boxes pass, spread the proposals.
-        model.roi_heads.box_predictor.cls_score.weight.mul_(60)
-        model.roi_heads.box_predictor.cls_score.bias[0] -= 2
-        model.rpn.head.cls_logits.weight.mul_(20)
-    checkpoints.save(str(folder), model, architecture, settings, [f"class_{i}" for i in range(80)])
-    return str(folder)
 
 
 def plain(model: torch.nn.Module, files: list[Path], target: Path) -> tuple[float, float]:
@@ -118,7 +103,7 @@ def main() -> None:
         scratch = Path(scratch_name)
         draw(scratch / "images", arguments.images)
         files = sorted((scratch / "images").iterdir())
-        folder = arguments.model or make_model(scratch / "model", arguments.detections)
+        folder = arguments.model or save_random(scratch / "model", arguments.detections)
 
         from rayseg.models import checkpoints
 

@@ -25,6 +25,9 @@ import numpy as np
 import psutil
 import pyarrow.dataset as pads
 from pycocotools import mask as coco_mask
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from random_model import save_random
 from seaweed import Seaweed
 
 VICTIMS = ("driver", "worker", "server")
@@ -40,11 +43,12 @@ class Stage:
     images: str
     model: str
     bucket: str
+    words: tuple[str, ...] = ("flush_s=1",)
 
     def label(self, out: str) -> subprocess.Popen[str]:
         """Start `rayseg label` as a user would."""
         command = [sys.executable, "-m", "rayseg.cli", "label", "--json", "--images", self.images, "--model", self.model]
-        command += ["--out", out, "flush_s=1"]
+        command += ["--out", out, *self.words]
         environment = os.environ | self.server.env | {"RAYSEG_RETRY_S": "60"}
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -71,11 +75,13 @@ class Stage:
         return {row["uri"]: row for row in rows}
 
 
-def one_round(stage: Stage, out: str, victim: str, moment_s: float) -> tuple[int, str]:
-    """Kill `victim` `moment_s` after the start, then run to the end; (number of runs, what happened)."""
+def one_round(stage: Stage, out: str, victim: str, moment_s: float | None) -> tuple[int, str]:
+    """Kill `victim` `moment_s` after the start, or once a part is stored; run to the end; (number of runs, what happened)."""
     process = stage.label(out)
+    if moment_s is None:
+        _wait_for_a_part(stage, out, process)
     try:
-        output, _ = process.communicate(timeout=moment_s)
+        output, _ = process.communicate(timeout=moment_s or 0)
         note = "ended before the kill"
     except subprocess.TimeoutExpired:
         note = _kill(stage, victim, process)
@@ -91,6 +97,14 @@ def one_round(stage: Stage, out: str, victim: str, moment_s: float) -> tuple[int
     if checked.returncode != 0:
         raise AssertionError(f"verify refuses {out}:\n{checked.stdout}{checked.stderr}")
     return runs, note
+
+
+def _wait_for_a_part(stage: Stage, out: str, process: subprocess.Popen[str]) -> None:
+    client, prefix = stage.server.client(), out.removeprefix(f"s3://{stage.bucket}/")
+    while process.poll() is None:
+        if client.list_objects_v2(Bucket=stage.bucket, Prefix=f"{prefix}/data/", MaxKeys=1).get("KeyCount"):
+            return
+        time.sleep(0.02)
 
 
 def _kill(stage: Stage, victim: str, process: subprocess.Popen[str]) -> str:
@@ -150,7 +164,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pick = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as scratch, Seaweed(Path(scratch) / "s3") as server:
-        stage = Stage(server, "s3://kill/images/", arguments.model or small_model(Path(scratch)), "kill")
+        stage = Stage(server, "s3://kill/images/", arguments.model or save_random(Path(scratch) / "model"), "kill")
         server.make_bucket(stage.bucket)
         drawn_images(Path(scratch) / "images", arguments.images)
         fill(stage, Path(scratch) / "images")
@@ -186,13 +200,5 @@ def drawn_images(folder: Path, count: int) -> None:
         Image.fromarray(sample.image).save(folder / f"{i:05d}.jpg", quality=90)
 
 
-def small_model(folder: Path) -> str:
-    """A checkpoint of the small Mask R-CNN whose random weights find a few objects in every image."""
-    from models.random_weights import save_random
-
-    return save_random(folder / "model")
-
-
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     main()

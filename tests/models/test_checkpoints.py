@@ -308,11 +308,13 @@ class Silent(http.server.BaseHTTPRequestHandler):
 
 def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/weights-0123abcd.pth"
         monkeypatch.setitem(presets._URLS, "maskrcnn_resnet50_fpn", url)
-        refused = said_of("maskrcnn_resnet50_fpn")
-        server.shutdown()
+        try:
+            refused = said_of("maskrcnn_resnet50_fpn")
+        finally:
+            server.shutdown()
     assert url in refused and "403" in refused
     assert str(tmp_path / "torch" / "hub" / "checkpoints" / "weights-0123abcd.pth") in refused
     assert url in said_of("maskrcnn_resnet50_fpn"), "nobody listens there any more"
@@ -334,6 +336,8 @@ def test_a_torchvision_state_dict(tmp_path, noise, by_torchvision, mask_differen
     torch.manual_seed(0)
     fewer = {"rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 10}
     model = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3, **fewer).eval()
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.bias[1] += 3
     torch.save(model.state_dict(), tmp_path / "theirs.pth")
     loaded = rayseg.load(str(tmp_path / "theirs.pth"), "cpu")
     assert (loaded.architecture, loaded.class_names) == ("maskrcnn_resnet50_fpn", ("class_0", "class_1"))

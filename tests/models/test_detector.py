@@ -38,7 +38,7 @@ def test_equals_torchvision_to_the_last_float_bits(architecture, lively, noise, 
     for i, hw in enumerate(SIZES[:2] if "resnet50" in architecture else SIZES[:4]):
         expected = by_torchvision(model, noise(*hw, seed=i))
         (found,) = predictor.predict([noise(*hw, seed=i)])
-        assert len(found) == len(expected["scores"]) >= 10
+        assert len(found) == len(expected["scores"]) >= 5
         np.testing.assert_array_equal(found.classes, expected["classes"])
         np.testing.assert_allclose(found.scores, expected["scores"], rtol=1e-6)
         np.testing.assert_allclose(found.boxes_xyxy, expected["boxes"], rtol=1e-6, atol=1e-5)
@@ -51,7 +51,7 @@ def test_optimised_equals_torchvision_closely(architecture, lively, noise, by_to
     image = noise(100, 131)
     expected = by_torchvision(model, image)
     (found,) = predictor_of(model, settings, architecture).predict([image])
-    assert len(found) == len(expected["scores"]) >= 10
+    assert len(found) == len(expected["scores"]) >= 5
     np.testing.assert_array_equal(found.classes, expected["classes"])
     np.testing.assert_allclose(found.scores, expected["scores"], atol=1e-4)
     np.testing.assert_allclose(found.boxes_xyxy, expected["boxes"], atol=1e-2)
