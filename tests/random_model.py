@@ -19,7 +19,11 @@ def save_random(folder: Path, detections: int = 20) -> str:
     settings = settings_of(ARCHITECTURE).model_copy(update={"max_detections": detections})
     model = maskrcnn.build(ARCHITECTURE, CLASSES, settings).eval()
     heads = model.roi_heads
-    spread = {model.rpn.head.cls_logits: 50, heads.box_predictor.cls_score: 2000, heads.mask_predictor.mask_fcn_logits: 50}
+    spread = {
+        model.rpn.head.cls_logits: 50,
+        heads.box_predictor.cls_score: 2000,
+        heads.mask_predictor.mask_fcn_logits: 50,
+    }
     with torch.no_grad():
         for layer, factor in spread.items():
             layer.weight.mul_(factor)

@@ -19,8 +19,9 @@ VALUE_ERROR, POSITION_ERROR, CROSSING_ERROR = np.float32(1e-6), np.float32(2.5e-
 
 
 @kernel
-def cell_crossings(corners, weights, begin, columns, row_pixels, doubt, margin, place, out):
-    """Where each of `columns` columns changes inside one cell: its first image row after the change, into `out` int32.
+def cell_crossings(corners, weights, begin, columns, row_pixels, doubt, margin, place, out, at):
+    """Where each of `columns` columns changes inside one cell: its first image row after the change, into `out` int32
+    from index `at`.
 
     `NO_CHANGE` for a column that does not, `UNSURE` where a corner or a pixel lies within rounding of the threshold.
     Returns whether any is unsure.
@@ -46,7 +47,7 @@ def cell_crossings(corners, weights, begin, columns, row_pixels, doubt, margin, 
         row = np.int32(base + np.int32(np.ceil(crossing)))
         row = start if row < start else (end if row > end else row)
         row = row if changes else NO_CHANGE
-        out[j] = UNSURE if unsure else row
+        out[np.uint64(at) + np.uint64(j)] = UNSURE if unsure else row
         any_unsure |= np.int32(unsure)
     return any_unsure != 0
 

@@ -43,7 +43,7 @@ class Scratch(NamedTuple):
     starts: np.ndarray  # (R + 1,) int32, first image row of each cell
     bases: np.ndarray  # (R,) int32 and float32 (R,): the image row at which each grid row lies
     fractions: np.ndarray
-    crossings: np.ndarray  # (R, W + _GROUP) int32, of the active cells
+    crossings: np.ndarray  # (R * (W + _GROUP),) int32, of the active cells, one cell after the other
 
 
 @kernel
@@ -68,17 +68,20 @@ def new_scratch(columns, rows, image_width):
         np.empty(rows + 1, np.int32),
         np.empty(rows, np.int32),
         np.empty(rows, np.float32),
-        np.empty((rows, image_width + _GROUP), np.int32),
+        np.empty(rows * (image_width + _GROUP), np.int32),
     )
 
 
 @kernel
 def walk_strips(grid, window, threshold, margin, image_height, scratch, edges):
     """Edges of all strips. Returns `edges`, or a longer array where they did not fit, and their number."""
-    rows = grid.shape[1]
+    firsts, weights, above, below, active, starts, bases, fractions, crossings = scratch
+    rows, shown = grid.shape[1], window.x2 - window.x1
+    row_pixels = np.float32(window.height / rows)
+    doubt = row_pixels * (POSITION_ERROR * np.float32(rows) + CROSSING_ERROR) + np.float32(1e-6)
+    tolerance = (threshold, margin, row_pixels, doubt)
     first = np.int64(neighbour(rows, window.height, np.int32(window.y1 - window.top), window.small)[0])
     last = np.int64(neighbour(rows, window.height, np.int32(window.y2 - 1 - window.top), window.small)[0])
-    firsts, shown = scratch.firsts, window.x2 - window.x1
     count, begin = 0, 0
     while begin < shown:
         left = np.int64(firsts[begin])
@@ -86,20 +89,36 @@ def walk_strips(grid, window, threshold, margin, image_height, scratch, edges):
         end = begin + 1
         while end < shown and firsts[end] == left:
             end += 1
-        found = _active_cells(scratch.above, scratch.below, left, right, first, last, scratch.active)
-        state = _state(scratch.above, scratch.below, left, right, first)
+        found = _active_cells(above, below, left, right, first, last, active)
+        state = _state(above, below, left, right, first)
         if found > 0 or state > 0:
-            unsure = _strip_crossings(grid, left, right, begin, end - begin, found, threshold, margin, window, scratch)
-            edges = reserved(edges, count, (end - begin) * (found + 3 + window.y2 - window.y1))
+            columns = end - begin
+            unsure = _strip_crossings(
+                grid,
+                left,
+                right,
+                active,
+                found,
+                columns,
+                starts,
+                bases,
+                fractions,
+                weights,
+                begin,
+                tolerance,
+                crossings,
+            )
+            if count + columns * (found + 3 + window.y2 - window.y1) > len(edges):
+                edges = reserved(edges, count, columns * (found + 3 + window.y2 - window.y1))
             origin = (window.x1 + begin) * image_height
             if unsure or state < 0:
                 count = _careful_edges(
-                    grid, left, begin, end - begin, found, state, threshold, window, scratch, origin, image_height,
-                    edges, count,
+                    grid, left, weights, begin, columns, active, found, starts, crossings, state, threshold, window, origin,
+                    image_height, edges, count,
                 )  # fmt: skip
             else:
                 rims = (state > 0, window.y1, window.y2)
-                count = _quick_edges(scratch.crossings, found, end - begin, rims, origin, image_height, edges, count)
+                count = _quick_edges(crossings, found, columns, rims, origin, image_height, edges, count)
         begin = end
     return edges, count
 
@@ -135,24 +154,27 @@ def _state(above, below, left, right, row):
 
 
 @kernel
-def _strip_crossings(grid, left, right, begin, columns, found, threshold, margin, window, scratch):
-    """Fill `scratch.crossings` for the active cells; returns whether one of them is unsure."""
-    rows = grid.shape[1]
-    row_pixels = np.float32(window.height / rows)
-    doubt = row_pixels * (POSITION_ERROR * np.float32(rows) + CROSSING_ERROR) + np.float32(1e-6)
-    starts, weights = scratch.starts, scratch.weights
+def _strip_crossings(
+    grid, left, right, active, found, columns, starts, bases, fractions, weights, begin, tolerance, out
+):
+    """Crossings of the active cells, cell after cell in `out`, in whole groups of columns; returns whether one is unsure.
+
+    tolerance  threshold, doubt about a value, pixels in a grid row, doubt about a crossing in pixels
+    """
+    threshold, margin, row_pixels, doubt = tolerance
     whole_groups = (columns + _GROUP - 1) // _GROUP * _GROUP
     unsure = False
     for k in range(found):
-        r = scratch.active[k]
-        low = min(r + 1, rows - 1)
+        r = np.uint64(active[np.uint64(k)])
+        low = np.uint64(min(np.int64(r) + 1, grid.shape[1] - 1))
         corners = (
             grid[left, r] - threshold, grid[right, r] - threshold, grid[left, low] - threshold,
             grid[right, low] - threshold,
         )  # fmt: skip
-        place = (scratch.bases[r], scratch.fractions[r], starts[r], starts[r + 1])
-        out = scratch.crossings[k]
-        unsure |= cell_crossings(corners, weights, begin, whole_groups, row_pixels, doubt, margin, place, out)
+        place = (bases[r], fractions[r], starts[r], starts[r + np.uint64(1)])
+        unsure |= cell_crossings(
+            corners, weights, begin, whole_groups, row_pixels, doubt, margin, place, out, k * whole_groups
+        )
     return unsure
 
 
@@ -164,7 +186,7 @@ def _quick_edges(crossings, found, columns, rims, origin, step, edges, count):
     origin  flat index of the first column's row 0; `step` leads to the next column's
     """
     begins_inside, first_row, end_row = rims
-    flat, stride = crossings.reshape(-1), np.uint64(crossings.shape[1])
+    stride = np.uint64((columns + _GROUP - 1) // _GROUP * _GROUP)
     for j in range(columns):
         outset = count
         if begins_inside:
@@ -172,7 +194,7 @@ def _quick_edges(crossings, found, columns, rims, origin, step, edges, count):
             count += 1
         at = np.uint64(j)
         for _ in range(found):
-            row = np.int64(flat[at])
+            row = np.int64(crossings[at])
             at += stride
             edges[np.uint64(count)] = origin + row  # written in any case, counted where it is one: no branch to guess
             count += row >= 0
@@ -184,21 +206,21 @@ def _quick_edges(crossings, found, columns, rims, origin, step, edges, count):
 
 @kernel
 def _careful_edges(
-    grid, left, begin, columns, found, state, threshold, window, scratch, origin, step, edges, count
+    grid, left, weights, begin, columns, active, found, starts, crossings, state, threshold, window, origin, step, edges, count
 ):  # fmt: skip
     """Edges of a strip some of whose crossings are unsure, or that begins differently in its columns (state -1)."""
-    starts = scratch.starts
+    stride = (columns + _GROUP - 1) // _GROUP * _GROUP
     for j in range(columns):
         outset = count
         if state > 0:
             edges[count] = origin + window.y1
             count += 1
         for k in range(found):
-            row = np.int64(scratch.crossings[k, j])
+            row = np.int64(crossings[k * stride + j])
             if row == UNSURE or (k == 0 and state < 0):
-                r = scratch.active[k]
+                r = active[k]
                 count = cell_pixels(
-                    grid, left, r, scratch.weights[begin + j], window, threshold, (starts[r], starts[r + 1]),
+                    grid, left, r, weights[begin + j], window, threshold, (starts[r], starts[r + 1]),
                     (count - outset) % 2 == 1, origin, edges, count,
                 )  # fmt: skip
             elif row >= 0:

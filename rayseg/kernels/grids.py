@@ -14,9 +14,7 @@ from rayseg.kernels.rle_codec import MAX_DIGITS, put_edges, reserved
 from rayseg.kernels.rles import Rles, checked_hw
 
 
-def paste_rle(
-    grids: np.ndarray, boxes_xyxy: np.ndarray, image_hw: tuple[int, int], threshold: float = 0.5
-) -> Rles:
+def paste_rle(grids: np.ndarray, boxes_xyxy: np.ndarray, image_hw: tuple[int, int], threshold: float = 0.5) -> Rles:
     """RLEs of N grids pasted into their boxes the way torchvision's Mask R-CNN does, inside where value >= threshold.
 
     grids (N, M, M) float32, boxes_xyxy (N, 4) float32 pixels. Bit for bit the result of `paste_masks_in_image`,
@@ -27,8 +25,8 @@ def paste_rle(
     boxes = np.ascontiguousarray(boxes_xyxy, np.float32)
     if boxes.shape != (len(grids), 4):
         raise ValueError(f"boxes_xyxy must be ({len(grids)}, 4), one per grid, found {boxes.shape}")
-    places = _expanded_places(boxes, grids.shape[2])
-    clips = np.broadcast_to(np.array([0, 0, width, height], np.int64), places.shape).copy()
+    places, clips = _expanded_places(boxes, grids.shape[2]), np.empty((len(grids), 4), np.int64)
+    clips[:] = 0, 0, width, height
     return _rles(grids, 1, places, clips, threshold, (height, width))
 
 
@@ -66,19 +64,24 @@ def _checked_grids(grids: np.ndarray, image_hw: tuple[int, int]) -> tuple[np.nda
 
 
 def _expanded_places(boxes: np.ndarray, side: int) -> np.ndarray:
-    """torchvision's `expand_boxes` for one pixel of padding, then whole pixels: x1, y1, x2, y2 with ends left out."""
-    half, scale = np.float32(0.5), np.float32((side + 2) / max(side, 1))
-    with np.errstate(all="ignore"):
-        reach = (boxes[:, 2:] - boxes[:, :2]) * half * scale
-        centre = (boxes[:, 2:] + boxes[:, :2]) * half
-        corners = np.concatenate([centre - reach, centre + reach], axis=1)
-    places = np.zeros(corners.shape, np.int64)
-    fine = (np.abs(corners) < 2.0**40).all(axis=1)  # False for NaN
-    places[fine] = corners[fine].astype(np.int64)
-    places[:, 2:] = places[:, 2:] + 1
-    outside = ~fine | (places[:, 2:] <= 0).any(axis=1)
-    places[:, 2:] = np.maximum(places[:, 2:], places[:, :2])
-    places[outside] = 0
+    """torchvision's `expand_boxes` for one pixel of padding, in whole pixels: x1, y1, x2, y2 (N, 4), ends left out."""
+    return _placed(boxes, np.float32((side + 2) / max(side, 1)))
+
+
+@kernel
+def _placed(boxes, scale):
+    places = np.zeros((len(boxes), 4), np.int64)
+    half, far = np.float32(0.5), np.float32(2.0**40)
+    for i in range(len(boxes)):
+        for axis in range(2):
+            low, high = boxes[i, axis], boxes[i, axis + 2]
+            reach, centre = (high - low) * half * scale, (high + low) * half
+            first, last = centre - reach, centre + reach
+            if not (abs(first) < far and abs(last) < far) or np.int64(last) < 0:
+                places[i] = 0  # not finite, or wholly before the image: nothing shows
+                break
+            places[i, axis] = np.int64(first)
+            places[i, axis + 2] = max(np.int64(last) + 1, places[i, axis])
     return places
 
 

@@ -62,14 +62,19 @@ def put_edges(buffer, position, edges, size):
     runs = 0
     k, n = 0, len(edges)
     while k < n:
-        end = edges[k]
-        if k + 1 < n and edges[k + 1] == end:
+        end = edges[np.uint64(k)]
+        if k + 1 < n and edges[np.uint64(k + 1)] == end:
             k += 2
             continue
         if end == size:
             break
         run = end - start
-        position = put_number(buffer, position, run - before if runs > 2 else run)
+        number = run - before if runs > 2 else run
+        if -16 <= number < 16:  # nearly all, where an outline is smooth
+            buffer[np.uint64(position)] = (number & 31) + 48
+            position += 1
+        else:
+            position = put_number(buffer, position, number)
         start, before, last = end, last, run
         runs += 1
         k += 1

@@ -119,7 +119,12 @@ def _grouped_nms(boxes, scores, classes, n_groups, threshold):
 def _survivors(boxes, order, starts, threshold):
     """For boxes taken in `order`, in groups from `starts[g]` to `starts[g + 1]`: 0 where one stays (int32)."""
     n = len(order)
-    x1, y1, x2, y2 = (np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32))
+    x1, y1, x2, y2 = (
+        np.empty(n, np.float32),
+        np.empty(n, np.float32),
+        np.empty(n, np.float32),
+        np.empty(n, np.float32),
+    )
     areas, gone = np.empty(n, np.float32), np.zeros(n, np.int32)
     for place in range(n):
         i = order[place]

@@ -164,8 +164,12 @@ def nms_rows() -> Iterator[Row]:
         yield Row(f"class-aware nms, {count} boxes, 80 classes", ours, "torchvision batched_nms", peer, wanted)
     boxes, scores, _ = candidates(5000)
     peer = median_ms(lambda: ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.5))
-    assert np.array_equal(ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.5).numpy(), nms(boxes, scores, 0.5))
-    yield Row("class-agnostic nms, 5000 boxes", median_ms(lambda: nms(boxes, scores, 0.5), 50), "torchvision nms", peer, "3x")
+    assert np.array_equal(
+        ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.5).numpy(), nms(boxes, scores, 0.5)
+    )
+    yield Row(
+        "class-agnostic nms, 5000 boxes", median_ms(lambda: nms(boxes, scores, 0.5), 50), "torchvision nms", peer, "3x"
+    )
 
 
 def greedy(ious: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
@@ -213,7 +217,13 @@ def mask_rows() -> Iterator[Row]:
         return [cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE) for mask in masks]
 
     peer = median_ms(contours, 5)
-    yield Row("RLE to exact polygons, 100 masks at 800x1333", median_ms(lambda: to_polygons(rles)), "cv2.findContours", peer, "2x")
+    yield Row(
+        "RLE to exact polygons, 100 masks at 800x1333",
+        median_ms(lambda: to_polygons(rles)),
+        "cv2.findContours",
+        peer,
+        "2x",
+    )
 
 
 def main() -> None:
@@ -237,7 +247,10 @@ def main() -> None:
             continue
         for row in rows():
             ratio = row.peer_ms / row.ours_ms
-            print(f"{row.work:46} {row.ours_ms:9.3f} {row.peer_ms:10.2f} {ratio:8.2f}x  {row.wanted:18} {row.peer}", flush=True)
+            print(
+                f"{row.work:46} {row.ours_ms:9.3f} {row.peer_ms:10.2f} {ratio:8.2f}x  {row.wanted:18} {row.peer}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ def plain(model: torch.nn.Module, files: list[Path], target: Path) -> tuple[floa
 
 def forward(model: torch.nn.Module, files: list[Path]) -> float:
     """Images per second of the network alone, the best of batch sizes 1, 2, 4 and 8."""
-    tensors = [torch.from_numpy(np.asarray(Image.open(file).convert("RGB")).copy()).permute(2, 0, 1) / 255 for file in files]
+    tensors = [
+        torch.from_numpy(np.asarray(Image.open(file).convert("RGB")).copy()).permute(2, 0, 1) / 255 for file in files
+    ]
     best = 0.0
     with torch.inference_mode():
         for batch_size in (1, 2, 4, 8):
@@ -113,7 +115,9 @@ def main() -> None:
         summary = label(scratch / "images", folder, scratch / "out")
         c = summary["rate"]
     threads = torch.get_num_threads()
-    print(f"{arguments.images} images of 640x480, {found:.1f} detections per image, {threads} threads, torch {torch.__version__}")
+    print(
+        f"{arguments.images} images of 640x480, {found:.1f} detections per image, {threads} threads, torch {torch.__version__}"
+    )
     print(f"(a) plain loop      {a:6.2f} images/s")
     print(f"(b) forward alone   {b:6.2f} images/s")
     print(f"(c) rayseg label    {c:6.2f} images/s   (start-up {summary['startup_s']:.1f} s apart)")

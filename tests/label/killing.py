@@ -47,11 +47,26 @@ class Stage:
 
     def label(self, out: str) -> subprocess.Popen[str]:
         """Start `rayseg label` as a user would."""
-        command = [sys.executable, "-m", "rayseg.cli", "label", "--json", "--images", self.images, "--model", self.model]
+        command = [
+            sys.executable,
+            "-m",
+            "rayseg.cli",
+            "label",
+            "--json",
+            "--images",
+            self.images,
+            "--model",
+            self.model,
+        ]
         command += ["--out", out, *self.words]
         environment = os.environ | self.server.env | {"RAYSEG_RETRY_S": "60"}
         return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
     def verify(self, out: str) -> subprocess.CompletedProcess[str]:

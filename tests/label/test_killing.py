@@ -116,4 +116,8 @@ def test_after_a_killed_driver_the_same_command_goes_on(images, undisturbed, tmp
 
 
 def parts(out):
-    return [name for name in os.listdir(f"{out}/data") if name.endswith(".parquet")] if os.path.isdir(f"{out}/data") else []
+    return (
+        [name for name in os.listdir(f"{out}/data") if name.endswith(".parquet")]
+        if os.path.isdir(f"{out}/data")
+        else []
+    )

@@ -44,7 +44,9 @@ def test_lines_come_once_per_interval_and_hold_the_figures(capsys):
     reporter = LineReporter(every_s=3600)
     reporter.show(SNAPSHOT)
     reporter.show(SNAPSHOT)
-    assert capsys.readouterr().err == "500/2,000 images, 12.5/s, 2:00 left, 3 failed; decode starves the model: add CPUs\n"
+    assert (
+        capsys.readouterr().err == "500/2,000 images, 12.5/s, 2:00 left, 3 failed; decode starves the model: add CPUs\n"
+    )
 
 
 def test_json_lines_are_json(capsys):

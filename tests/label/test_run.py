@@ -24,20 +24,20 @@ from rayseg.label.verify import verify
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def jpeg(seed, hw=(48, 64)):
+def png(seed, hw=(48, 64)):
     sink = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*hw, 3), np.uint8)).save(sink, "JPEG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*hw, 3), np.uint8)).save(sink, "PNG")
     return sink.getvalue()
 
 
 def fill(folder, count):
     for i in range(count):
-        storage.write(storage.join(folder, f"{i:04d}.jpg"), jpeg(i))
+        storage.write(storage.join(folder, f"{i:04d}.png"), png(i))
     return folder
 
 
 def spec(images, out, **more):
-    return LabelSpec(images=str(images), model="rectangles", out=str(out), **more)
+    return LabelSpec(images=str(images), model="rectangles", out=str(out), workers=1, **more)
 
 
 def rows(out):
@@ -61,7 +61,7 @@ def test_every_image_gets_one_row_that_opens_in_duckdb_and_pandas(images, tmp_pa
     assert verify(str(out)).ok
     frame = duckdb.sql(f"select ordinal, uri, len(instances) as n from '{out}/data/*.parquet' order by ordinal").df()
     assert frame.ordinal.tolist() == list(range(40))
-    assert frame.uri.tolist() == [f"{images}/{i:04d}.jpg" for i in range(40)]
+    assert frame.uri.tolist() == [f"{images}/{i:04d}.png" for i in range(40)]
     assert frame.n.sum() == summary.counts.instances > 0
     assert len(pd.read_parquet(out / "data")) == 40
     manifest = json.loads((out / "manifest.json").read_text())
@@ -72,7 +72,7 @@ def test_every_image_gets_one_row_that_opens_in_duckdb_and_pandas(images, tmp_pa
 
 def test_bucket_to_bucket_gives_the_rows_of_the_same_run_on_local_files(images, bucket, tmp_path):
     for i in range(40):
-        storage.write(f"{bucket}/in/{i:04d}.jpg", storage.read(f"{images}/{i:04d}.jpg"))
+        storage.write(f"{bucket}/in/{i:04d}.png", storage.read(f"{images}/{i:04d}.png"))
     run(spec(images, tmp_path / "out"))
     run(spec(f"{bucket}/in", f"{bucket}/out"))
     assert verify(f"{bucket}/out").ok
@@ -116,19 +116,19 @@ def test_a_run_that_lost_parts_does_only_what_is_missing(images, tmp_path):
 
 
 def test_retry_failed_redoes_only_the_rows_with_an_error(images, tmp_path):
-    storage.write(f"{images}/0003.jpg", b"broken")
+    storage.write(f"{images}/0003.png", b"broken")
     out = tmp_path / "out"
     assert run(spec(images, out)).counts.failed == 1
     before = rows(out)
-    assert before["0003.jpg"]["error"]["kind"] == "not_an_image"
-    storage.write(f"{images}/0003.jpg", jpeg(3))
+    assert before["0003.png"]["error"]["kind"] == "not_an_image"
+    storage.write(f"{images}/0003.png", png(3))
     assert run(spec(images, out)).labelled_now == 0
     summary = run(spec(images, out), retry_failed=True)
     assert (summary.labelled_now, summary.counts.failed) == (1, 0)
     after = rows(out)
-    assert after.pop("0003.jpg")["error"] is None
+    assert after.pop("0003.png")["error"] is None
     assert verify(str(out)).ok
-    before.pop("0003.jpg")
+    before.pop("0003.png")
     assert after == before
 
 
@@ -150,7 +150,7 @@ def test_ctrl_c_stores_what_is_done_and_says_how_to_go_on(tmp_path, images):
     assert threading.current_thread() is threading.main_thread()
     out = tmp_path / "out"
     with pytest.raises(Interrupted, match="Run the same command again"):
-        run(spec(images, out, workers=1), report=Impatient())
+        run(spec(images, out), report=Impatient())
     assert not (out / "manifest.json").exists()
     assert not (out / "lock.json").exists()
     assert any(name.startswith("data/") for name in tree(out))
@@ -160,14 +160,14 @@ def test_ctrl_c_stores_what_is_done_and_says_how_to_go_on(tmp_path, images):
 
 
 def test_a_coco_file_names_the_images_and_missing_ones_become_rows(images, tmp_path):
-    names = ["0001.jpg", "no-such-file.jpg", "0002.jpg"]
+    names = ["0001.png", "no-such-file.png", "0002.png"]
     coco = {"images": [{"id": 10 + i, "file_name": name, "width": 64, "height": 48} for i, name in enumerate(names)]}
     listing = tmp_path / "instances.json"
     listing.write_text(json.dumps(coco | {"annotations": [], "categories": []}))
     out = tmp_path / "out"
     summary = run(spec(listing, out, images_root=images))
     assert (summary.counts.images, summary.counts.failed) == (3, 1)
-    assert rows(out)["no-such-file.jpg"]["error"]["kind"] == "object_not_found"
+    assert rows(out)["no-such-file.png"]["error"]["kind"] == "object_not_found"
     assert verify(str(out)).ok
 
 
