@@ -14,13 +14,14 @@ No fastmath anywhere: results are promised to the last bit.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import hashlib
 import os
 import platform
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import llvmlite.binding as llvm
 import numba
@@ -33,10 +34,8 @@ _BASELINE_FEATURES = ("avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe")
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` when it is first called with new types; load it from the cache where it was before."""
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
-    try:
+    with contextlib.suppress(RuntimeError):  # no folder to cache in: compile in every process
         dispatcher._cache = _KernelCache(function)
-    except RuntimeError:  # no folder to cache in: compile in every process
-        pass
     return dispatcher
 
 
@@ -87,7 +86,7 @@ class _UserFolder(_PackageStamped, caching.UserWideCacheLocator):
 
 
 class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_ProvidedFolder, _InTreeFolder, _UserFolder]
+    _locator_classes: ClassVar[list[Any]] = [_ProvidedFolder, _InTreeFolder, _UserFolder]
 
 
 class _KernelCache(caching.FunctionCache):
@@ -96,10 +95,8 @@ class _KernelCache(caching.FunctionCache):
     _impl_class = _KernelCacheImpl
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        try:
+        with contextlib.suppress(OSError):
             super().save_overload(sig, data)
-        except OSError:
-            pass
 
 
 _choose_baseline()

@@ -126,7 +126,7 @@ def _mask_nms(counts, count_offsets, height, scores, classes, threshold, contain
         for j in order[place + 1 :]:
             if gone[j] or classes[i] != classes[j]:
                 continue
-            most = min(_box_overlap(boxes, i, boxes, j), min(areas[i], areas[j]))
+            most = min(_box_overlap(boxes, i, boxes, j), areas[i], areas[j])
             if most == 0 or most / (areas[j] if containment else areas[i] + areas[j] - most) <= threshold:
                 continue
             shared = _overlap(begins, ends, offsets, i, begins, ends, offsets, j)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,11 +57,9 @@ class Rles:
         All masks must be of one size, `image_hw` where given (needed for an empty list).
         Raises ValueError where sizes differ, or nothing tells the size. Counts are not checked: see `check`.
         """
-        if image_hw is None:
-            if not rles:
-                raise ValueError("image_hw is needed for an empty list of RLEs")
-            image_hw = rles[0]["size"]
-        hw = checked_hw(image_hw)
+        if image_hw is None and not rles:
+            raise ValueError("image_hw is needed for an empty list of RLEs")
+        hw = checked_hw(rles[0]["size"] if image_hw is None else image_hw)
         pieces = []
         for i, rle in enumerate(rles):
             if tuple(rle["size"]) != hw:
@@ -97,8 +96,8 @@ class Rles:
 
     def strings(self) -> list[bytes]:
         """The compressed counts, one bytes object per mask."""
-        data, base = self.counts.tobytes(), self.offsets.tolist()
-        return [data[a:b] for a, b in zip(base[:-1], base[1:], strict=True)]
+        data, places = self.counts.tobytes(), self.offsets.tolist()
+        return [data[a:b] for a, b in pairwise(places)]
 
     def arrow_buffers(self) -> tuple[np.ndarray, np.ndarray]:
         """Offsets (N + 1,) int32 and bytes uint8, as `pyarrow.StringArray.from_buffers` takes them; bytes not copied.

@@ -94,8 +94,7 @@ def _classes_apart(boxes: np.ndarray, labels: np.ndarray, span: float) -> bool:
 def _nms(boxes, scores, threshold):
     """Kept indices of one group; see `nms`."""
     order = descending_order(scores)
-    kept = order[_survivors(boxes, order, np.array([0, len(order)]), threshold) == 0]
-    return kept
+    return order[_survivors(boxes, order, np.array([0, len(order)]), threshold) == 0]
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""The model that a spec names, with the spec's thresholds."""
+"""The model that a spec names, with the thresholds that the spec sets, else its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rayseg.models.predictor import Predictor, load
 def load_for(spec: LabelSpec, device: str | None = None) -> Predictor:
     """`spec.model` on `device`. Raises `ModelError` or `StorageError`, naming it."""
     predictor = load(spec.model, device)
-    predictor.score_threshold = spec.score_threshold
-    predictor.iou_threshold = spec.iou_threshold
-    predictor.max_detections = spec.max_detections
+    for name in ("score_threshold", "iou_threshold", "max_detections"):
+        if (value := getattr(spec, name)) is not None:
+            setattr(predictor, name, value)
     return predictor

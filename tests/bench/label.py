@@ -28,8 +28,6 @@ from pycocotools import mask as coco_mask
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from random_model import save_random
 
-SCORE = 0.05
-
 
 def draw(folder: Path, count: int) -> None:
     """`count` JPEG files of 640x480."""
@@ -90,7 +88,7 @@ def label(images: Path, model: str, out: Path) -> dict:
     from rayseg.label.run import run
     from rayseg.label.spec import LabelSpec
 
-    return run(LabelSpec(images=str(images), model=model, out=str(out), score_threshold=SCORE)).as_json()
+    return run(LabelSpec(images=str(images), model=model, out=str(out))).as_json()
 
 
 def main() -> None:

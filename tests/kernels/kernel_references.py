@@ -142,7 +142,9 @@ def check_id_map(count: int, seed: int = 0) -> int:
         if rng.random() < 0.5:
             ids = np.kron(ids, np.ones((7, 5), np.int64))[:height, :width]
         background = int(rng.choice([0, 37, -1]))
-        ids = ids.astype(rng.choice([np.int32, np.int64] if background < 0 else [np.uint8, np.uint16, np.int32, np.int64]))
+        ids = ids.astype(
+            rng.choice([np.int32, np.int64] if background < 0 else [np.uint8, np.uint16, np.int32, np.int64])
+        )
         names, rles = kernels.encode_id_map(ids, background)
         expected = [int(v) for v in np.unique(ids) if v != background]
         assert names.tolist() == expected
@@ -174,7 +176,10 @@ def check_nms(count: int, seed: int = 0) -> int:
         threshold = float(rng.choice([0.5, 0.3, 0.7, 0.0, 0.25]))
         tensors = torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(classes)
         assert np.array_equal(kernels.nms(boxes, scores, threshold), ops.nms(*tensors[:2], threshold).numpy())
-        kept, expected = kernels.batched_nms(boxes, scores, classes, threshold), ops.batched_nms(*tensors, threshold).numpy()
+        kept, expected = (
+            kernels.batched_nms(boxes, scores, classes, threshold),
+            ops.batched_nms(*tensors, threshold).numpy(),
+        )
         if size > 1000:  # there torchvision's own order of equal scores is left to chance
             assert np.array_equal(kept, np.sort(expected)[np.argsort(-scores[np.sort(expected)], kind="stable")])
         else:
@@ -209,7 +214,12 @@ def check_soft_nms(count: int, seed: int = 0) -> int:
                     iou = ious[best, k]
                     current[k] *= np.exp(-(iou * iou) / sigma) if gaussian else (1 - iou if iou > 0.3 else 1)
         kept, lowered = kernels.soft_nms(
-            boxes, scores, classes=classes, method="gaussian" if gaussian else "linear", sigma=sigma, score_threshold=limit
+            boxes,
+            scores,
+            classes=classes,
+            method="gaussian" if gaussian else "linear",
+            sigma=sigma,
+            score_threshold=limit,
         )
         assert sorted(kept.tolist()) == sorted(k for k, _ in expected)
         assert np.allclose(lowered, [dict(expected)[k] for k in kept.tolist()], rtol=1e-5, atol=0)
@@ -234,7 +244,9 @@ def check_matrix_nms(count: int, seed: int = 0) -> int:
             earlier = np.triu(same, 1)
             expected = np.empty(len(scores))
             expected[order] = scores[order] * np.where(earlier, decay, 1).min(0).clip(max=1)
-            assert np.allclose(kernels.matrix_nms(ious, scores, classes=classes, method=method), expected, rtol=1e-5, atol=0)
+            assert np.allclose(
+                kernels.matrix_nms(ious, scores, classes=classes, method=method), expected, rtol=1e-5, atol=0
+            )
         compared += len(scores)
     return compared
 
@@ -259,7 +271,9 @@ def check_mask_nms(count: int, seed: int = 0) -> int:
         masks[:, :, : int(rng.integers(0, masks.shape[2] + 1))] &= rng.random((8, 1, 1)) < 0.5
         rles, crowd = kernels.encode(masks), rng.random(8) < 0.4
         dicts = rles.to_coco()
-        assert np.array_equal(kernels.mask_ious(rles, rles, crowd), coco.iou(dicts, dicts, crowd.astype(np.uint8).tolist()))
+        assert np.array_equal(
+            kernels.mask_ious(rles, rles, crowd), coco.iou(dicts, dicts, crowd.astype(np.uint8).tolist())
+        )
         scores, threshold = rng.random(8).round(1).astype(np.float32), float(rng.choice([0.1, 0.3, 0.5]))
         for measure in ("iou", "containment"):
             expected: list[int] = []

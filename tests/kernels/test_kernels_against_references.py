@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from kernel_references import CHECKS
+from kernels.kernel_references import CHECKS
 
 COUNTS = {"paste": 500, "nms": 12000, "encode": 400, "resize": 150, "polygons": 150, "refinement": 120, "id_map": 400}
 

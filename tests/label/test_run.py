@@ -91,7 +91,7 @@ def test_a_finished_run_is_left_alone_and_a_changed_one_refused(images, tmp_path
     before = tree(out)
     assert run(spec(images, out)).labelled_now == 0
     assert tree(out) == before
-    with pytest.raises(JobError, match=r"score_threshold: was 0.05, now 0.9"):
+    with pytest.raises(JobError, match=r"score_threshold: was None, now 0.9"):
         run(spec(images, out, score_threshold=0.9))
     assert tree(out) == before
     assert run(spec(images, out, flush_s=1.0)).labelled_now == 0  # how fast is not what
