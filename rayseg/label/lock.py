@@ -116,8 +116,8 @@ def _wait_for_expiry(uri: str, say: Callable[[str], None]) -> str | None:
         except ObjectNotFound:
             return None
         owner, ttl_s = _parse(held.data)
-        here = owner is not None and owner.is_here()
-        if held.age_s >= ttl_s or (here and not owner.lives()):
+        here = owner if owner is not None and owner.is_here() else None
+        if held.age_s >= ttl_s or (here and not here.lives()):
             return held.version
         if here or (first is not None and held.version != first):
             raise JobError(f"{uri}: another run is writing this output ({owner}); wait for it, or stop it")

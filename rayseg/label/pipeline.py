@@ -47,12 +47,10 @@ def resources(spec: LabelSpec) -> Resources:
     per_worker = spec.gpus_per_worker if spec.gpus_per_worker is not None else (1.0 if gpus else 0.0)
     if per_worker:
         fit = max(1, int(gpus / per_worker))
-        shape = {"worker_cpus": 0.0, "worker_gpus": per_worker, "read_cpus": 1.0, "threads": None, "device": "cuda"}
-    else:
-        fit = max(1, int(cluster.get("CPU", 1.0)))
-        cpus = {"worker_cpus": CPU_WORKER_CPUS, "read_cpus": CPU_READ_CPUS}
-        shape = cpus | {"worker_gpus": 0.0, "threads": 1, "device": "cpu"}
-    return Resources(workers=min(fit, spec.workers or fit), most_workers=spec.workers, **shape)
+        return Resources(0.0, per_worker, 1.0, min(fit, spec.workers or fit), spec.workers, None, "cuda")
+    fit = max(1, int(cluster.get("CPU", 1.0)))
+    workers = min(fit, spec.workers or fit)
+    return Resources(CPU_WORKER_CPUS, 0.0, CPU_READ_CPUS, workers, spec.workers, 1, "cpu")
 
 
 def chunk_rows(preprocess: Preprocess, remaining: int, workers: int) -> int:

@@ -12,8 +12,6 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow.compute as pc
-
 from rayseg import cluster, storage
 from rayseg.errors import JobError, UsageError
 from rayseg.formats.rayseg import PartFooter, read_part
@@ -153,7 +151,7 @@ class _Run:
         """Good rows of parts that also hold errors, written again, so that only the errors are left to do."""
         for part in dropped:
             rows = read_part(storage.join(ledger.out, "data", part.name))
-            good = rows.filter(pc.is_null(rows["error"]))
+            good = rows.filter(rows["error"].is_null())
             if len(good):
                 ledger.accept(put_part(write, good))
 

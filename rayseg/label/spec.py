@@ -21,9 +21,7 @@ class LabelSpec(Spec):
     column: str | None = Field(None, description="column of a CSV or Parquet list that holds the URIs")
     images_root: str | None = Field(None, description="folder that relative names of a list or COCO JSON start from")
     limit: int | None = Field(None, ge=1, description="label only the first N images")
-    score_threshold: float | None = Field(
-        None, ge=0, le=1, description="instances below it are not written; none: the model's own"
-    )
+    score_threshold: float | None = Field(None, ge=0, le=1, description="instances below it are not written")
     iou_threshold: float | None = Field(None, gt=0, le=1, description="NMS removes boxes of a class that overlap more")
     max_detections: int | None = Field(None, ge=1, description="best instances kept per image")
     max_pixels: int = Field(100_000_000, ge=1, description="larger images become error rows")

@@ -86,10 +86,7 @@ class LabelWorker:
 def _warm_up(predictor: Predictor) -> None:
     """Load the kernels and whatever the network sets up at its first image, before the first real one waits for it."""
     predictor.detect([np.zeros((64, 64, 3), np.uint8)])
-    box, one = np.array([[8, 8, 40, 40]], np.float32), np.ones(1, np.float32)
-    grid = np.ones((1, 28, 28), np.float32)
-    predictor.finish([RawDetections(box, one, np.zeros(1, np.int64), grid, (64, 64))])
-    kernels.batched_nms(box, one, np.zeros(1, np.int64), 0.5)
+    kernels.warm_up(everything=False)
 
 
 def _load(job: WorkerJob) -> Predictor:

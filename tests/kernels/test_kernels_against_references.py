@@ -12,6 +12,6 @@ COUNTS = {"paste": 500, "nms": 12000, "encode": 400, "resize": 150, "polygons": 
 
 @pytest.mark.parametrize("name", sorted(CHECKS))
 def test_agrees_with_reference(name: str) -> None:
-    count = int(os.environ.get("RAYSEG_KERNEL_CASES", COUNTS.get(name, 200)))
-    seed = int(os.environ.get("RAYSEG_KERNEL_SEED", 0))
+    count = int(os.environ.get("RAYSEG_KERNEL_CASES", str(COUNTS.get(name, 200))))
+    seed = int(os.environ.get("RAYSEG_KERNEL_SEED", "0"))
     assert CHECKS[name](count, seed) >= count
