@@ -12,7 +12,7 @@ package: numba alone looks only at the file of the kernel itself, and a kernel c
 No fastmath anywhere: results are promised to the last bit.
 """
 
-# pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false  (numba does not type its configuration)
+# pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 import llvmlite.binding as llvm
 import numba
-from numba.core import caching
+from numba.core import caching, config
 
 _BASELINE = "x86-64-v3"
 _BASELINE_FEATURES = ("avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe")
@@ -35,7 +35,7 @@ _BASELINE_FEATURES = ("avx2", "fma", "bmi", "bmi2", "f16c", "lzcnt", "movbe")
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` when it is first called with new types; load it from the cache where it was before."""
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
     with contextlib.suppress(RuntimeError):  # no folder to cache in: compile in every process
         dispatcher._cache = _KernelCache(function)
     return dispatcher
@@ -43,11 +43,12 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def _choose_baseline() -> None:
     """Let numba generate code for `_BASELINE` where the CPU has it and nobody chose otherwise."""
-    if numba.config.CPU_NAME is not None or platform.machine().lower() not in ("x86_64", "amd64"):
+    settings: Any = config
+    if settings.CPU_NAME is not None or platform.machine().lower() not in ("x86_64", "amd64"):
         return
     features = llvm.get_host_cpu_features()
     if all(features.get(name) for name in _BASELINE_FEATURES):
-        vars(numba.config).update(CPU_NAME=_BASELINE, CPU_FEATURES="")
+        settings.CPU_NAME, settings.CPU_FEATURES = _BASELINE, ""
 
 
 @functools.cache

@@ -4,7 +4,7 @@ Parts of a mask are connected by pixel edges, or by corners too with `diagonal=T
 way, so that a part and the hole around it never cross.
 """
 
-# pyright: reportCallIssue=false  (pyright takes a compiled kernel for a property)
+# pyright: reportCallIssue=false
 
 from __future__ import annotations
 
