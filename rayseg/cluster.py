@@ -23,6 +23,9 @@ def connect(address: str | None = None, *, log_workers: bool = False) -> bool:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": log_workers}
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
+        # Under `uv run` Ray would pack the working folder and start every worker through uv, in an environment of its own;
+        # on this machine the workers share this one.
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
         ray_constants.ENABLE_RAY_CLUSTER = False  # Ray's own switch for a node that listens on 127.0.0.1 alone
         options["include_dashboard"] = False
     ray.init(address=address, **options)
