@@ -33,6 +33,7 @@ class Recipe:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)  # adamw only; in a short run 0.999 would never forget the first gradients
     momentum: float = 0.9  # sgd only
     warmup_steps: int = 50
     clip_norm: float = 5.0  # gradients of a larger norm are scaled down to it
@@ -159,7 +160,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
 
 
 def _stop_if_diverged(skipped_in_a_row: int, number: int, losses: dict[str, float]) -> None:
