@@ -150,10 +150,10 @@ def _card(row: Row, max_side_px: int) -> str:
         return _failed(row, name, f"labelled, but the image has changed: it is now {picture.width} x {picture.height}")
     picture.thumbnail((max_side_px, max_side_px))
     width, height = picture.size
-    masks = "\n".join(_masks(row, (height, width)))
+    drawing = "\n".join(_drawing(row, (height, width)))
     return (
         f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(_alt(row, name))}">'
-        f'<image href="{_data_uri(picture)}" width="{width}" height="{height}"/>\n{masks}</svg>\n'
+        f'<image href="{_data_uri(picture)}" width="{width}" height="{height}"/>\n{drawing}</svg>\n'
         f'<figcaption><span class="name" title="{escape(row["uri"])}">{escape(name)}</span>{_listing(row)}'
         "</figcaption></figure>"
     )
@@ -166,21 +166,36 @@ def _failed(row: Row, name: str, message: str) -> str:
     )
 
 
-def _masks(row: Row, shown_hw: tuple[int, int]) -> Iterator[str]:
-    """An SVG group per instance, the largest first, so that the small ones lie on top and can be pointed at."""
+def _drawing(row: Row, shown_hw: tuple[int, int]) -> Iterator[str]:
+    """The masks, the largest first, so that the small ones lie on top and can be pointed at; then their captions."""
     rles = Rles.from_strings([one["rle"] for one in row["instances"]], (row["height"], row["width"]))
-    font_px = max(max(shown_hw) / 24, 6)
-    for i in sorted(range(len(rles)), key=lambda i: -row["instances"][i]["area"]):
+    order = sorted(range(len(rles)), key=lambda i: -row["instances"][i]["area"])
+    for i in order:
         one = row["instances"][i]
-        text = f"{one['category']} {one['score']:.2f}"
-        loops = trace(_resized(rles.decode(i), shown_hw))
-        x, y = one["bbox"][0] * shown_hw[1] / row["width"], one["bbox"][1] * shown_hw[0] / row["height"]
+        outline = path_data(trace(_resized(rles.decode(i), shown_hw)))
         yield (
             f'<g class="mask" {_filter_data(one)} style="--class:{class_hex(one["category_id"])}">'
-            f"<title>{escape(text)}</title>"
-            f'<path fill-rule="evenodd" d="{path_data(loops)}"/>'
-            f'<text x="{x + 2:.1f}" y="{max(y, 0) + font_px:.1f}" font-size="{font_px:.1f}">{escape(text)}</text></g>'
+            f'<title>{_caption(one)}</title><path fill-rule="evenodd" d="{outline}"/></g>'
         )
+    for i in order:
+        yield _caption_above(row["instances"][i], shown_hw, (row["height"], row["width"]))
+
+
+def _caption_above(one: dict[str, Any], shown_hw: tuple[int, int], image_hw: tuple[int, int]) -> str:
+    """The caption at the upper edge of the box, running inwards from whichever side is farther from the border."""
+    font_px = max(max(shown_hw) / 24, 6)
+    left, top, width, _ = one["bbox"]
+    x, y, anchor = left, max(top * shown_hw[0] / image_hw[0] + font_px, font_px), "start"
+    if left + width / 2 > image_hw[1] / 2:
+        x, anchor = left + width, "end"
+    return (
+        f'<text {_filter_data(one)} x="{x * shown_hw[1] / image_hw[1]:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
+        f'font-size="{font_px:.1f}">{_caption(one)}</text>'
+    )
+
+
+def _caption(one: dict[str, Any]) -> str:
+    return escape(f"{one['category']} {one['score']:.2f}")
 
 
 def _resized(mask: np.ndarray, shown_hw: tuple[int, int]) -> np.ndarray:
@@ -193,7 +208,7 @@ def _listing(row: Row) -> str:
     if not row["instances"]:
         return '<div class="count">nothing found</div>'
     items = "".join(
-        f"<li {_filter_data(one)}>{escape(one['category'])} {one['score']:.2f}, {one['area']:,} px</li>"
+        f"<li {_filter_data(one)}>{_caption(one)}, {one['area']:,} px</li>"
         for one in sorted(row["instances"], key=lambda one: -one["score"])
     )
     return f"<details><summary>{_plural(len(row['instances']), 'instance')}</summary><ol>{items}</ol></details>"
