@@ -44,7 +44,7 @@ def batched_nms(boxes_xyxy: np.ndarray, scores: np.ndarray, classes: np.ndarray,
         return _grouped_nms(boxes, values, dense, n_groups, threshold)
     span = boxes.max() + np.float32(1)
     shifted = boxes + (labels.astype(np.float32) * span)[:, None]
-    if _classes_apart(boxes, labels, float(span)):
+    if threshold >= 0 and _classes_apart(boxes, labels, float(span)):  # below 0, boxes that only stand apart go too
         return _grouped_nms(shifted, values, dense, n_groups, threshold)
     return _nms(shifted, values, threshold)
 

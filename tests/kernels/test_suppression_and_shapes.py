@@ -23,7 +23,7 @@ def test_no_boxes() -> None:
     assert kernels.mask_ious(kernels.Rles.empty((4, 5)), kernels.Rles.empty((4, 5))).shape == (0, 0)
 
 
-@pytest.mark.parametrize("threshold", [0.3, 0.1 + 0.2, 1 / 3, 0.0, 1.0])
+@pytest.mark.parametrize("threshold", [0.3, 0.1 + 0.2, 1 / 3, 0.0, -0.5, 1.0])
 def test_thresholds_that_float32_cannot_hold(threshold: float) -> None:
     rng = np.random.default_rng(0)
     boxes = rng.integers(0, 12, (400, 4)).astype(np.float32)  # small whole numbers: IoUs hit 0.3 and 1/3 exactly
