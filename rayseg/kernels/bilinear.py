@@ -56,8 +56,14 @@ def blend_two(first, second, weight):
 @kernel
 def pixel_value(grid, left, right, wx, size_out, y, small):
     """torch's value at output row `y`, between columns `left` and `right` of a grid (C, R) given column by column."""
+    r, wy = neighbour(grid.shape[1], size_out, np.int32(y), small)
+    return value_between(grid, left, right, wx, r, wy, size_out, small)
+
+
+@kernel
+def value_between(grid, left, right, wx, r, wy, size_out, small):
+    """`pixel_value` where the row's first neighbour `r` and the weight `wy` of the one below are known."""
     rows = grid.shape[1]
-    r, wy = neighbour(rows, size_out, np.int32(y), small)
     following = r if rows == size_out or r + 1 == rows else r + 1
     if small:
         return blend_four(grid[left, r], grid[right, r], grid[left, following], grid[right, following], wx, wy)

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from rayseg.kernels.bilinear import neighbour, neighbours, pixel_value
+from rayseg.kernels.bilinear import neighbour, neighbours, value_between
 from rayseg.kernels.compilation import kernel
 from rayseg.kernels.grid_cells import VALUE_ERROR
 from rayseg.kernels.grid_strips import walk_strips
@@ -85,21 +85,23 @@ def _place_rows(rows, window, starts, bases, fractions):
 @kernel
 def _dense_edges(grid, window, threshold, image_height, scratch, edges):
     """Edges of a mask pixel by pixel, for a grid that is not enlarged or holds infinite or NaN values."""
-    count = 0
     shown = window.y2 - window.y1
-    for x in range(window.x1, window.x2):
+    tops, weights = np.empty(shown, np.int32), np.empty(shown, np.float32)
+    begin, end = window.y1 - window.top, window.y2 - window.top
+    neighbours(grid.shape[1], window.height, begin, end, window.small, tops, weights)
+    count = 0
+    for column in range(window.x2 - window.x1):
         edges = reserved(edges, count, shown + 2)
-        column = x - window.x1
-        left = scratch.firsts[column]
-        right = left if grid.shape[0] in (window.width, left + 1) else left + 1
-        inside = False
-        for y in range(window.y1, window.y2):
-            value = pixel_value(grid, left, right, scratch.weights[column], window.height, y - window.top, window.small)
-            if (value >= threshold) != inside:
-                edges[count] = x * image_height + y
-                count += 1
-                inside = not inside
-        if inside:
-            edges[count] = x * image_height + window.y2
-            count += 1
+        left, wx = np.int64(scratch.firsts[column]), scratch.weights[column]
+        right = left if grid.shape[0] == window.width or left + 1 == grid.shape[0] else left + 1
+        origin, inside = (window.x1 + column) * image_height + window.y1, False
+        for k in range(shown):
+            r = np.int64(tops[k])
+            value = value_between(grid, left, right, wx, r, weights[k], window.height, window.small)
+            edges[np.uint64(count)] = origin + k
+            changes = (value >= threshold) != inside
+            count += changes
+            inside ^= changes
+        edges[np.uint64(count)] = origin + shown
+        count += inside
     return edges, count

@@ -87,7 +87,7 @@ def walk_strips(grid, window, threshold, margin, image_height, scratch, edges):
         left = np.int64(firsts[begin])
         right = min(left + 1, grid.shape[0] - 1)
         end = begin + 1
-        while end < shown and firsts[end] == left:
+        while end < shown and firsts[np.uint64(end)] == left:
             end += 1
         found = _active_cells(above, below, left, right, first, last, active)
         state = _state(above, below, left, right, first)
@@ -108,10 +108,12 @@ def walk_strips(grid, window, threshold, margin, image_height, scratch, edges):
                 tolerance,
                 crossings,
             )
-            if count + columns * (found + 3 + window.y2 - window.y1) > len(edges):
-                edges = reserved(edges, count, columns * (found + 3 + window.y2 - window.y1))
+            careful = unsure or state < 0
+            room = columns * (found + 3 + (window.y2 - window.y1 if careful else 0))
+            if count + room > len(edges):
+                edges = reserved(edges, count, room)
             origin = (window.x1 + begin) * image_height
-            if unsure or state < 0:
+            if careful:
                 count = _careful_edges(
                     grid, left, weights, begin, columns, active, found, starts, crossings, state, threshold, window, origin,
                     image_height, edges, count,

@@ -113,7 +113,7 @@ def _scan_grids(grids, padding, places, clips, threshold, height, width):
     for i in range(n):
         for r in range(rows):
             for c in range(columns):
-                turned[padding + c, padding + r] = grids[i, r, c]
+                turned[np.uint64(padding + c), np.uint64(padding + r)] = grids[np.uint64(i), np.uint64(r), np.uint64(c)]
         edges, found = grid_edges(turned, window_of(places[i], clips[i]), threshold, height, scratch, edges)
         counts = reserved(counts, written, (found + 2) * MAX_DIGITS)
         written = put_edges(counts, written, edges[:found], height * width)
