@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 
 from rayseg import storage
-from rayseg.formats.rayseg import PartFooter, parse_footer, part_bytes
+from rayseg.formats.parts import PartFooter, parse_footer, part_bytes
 from rayseg.label import chunks
 from rayseg.label.ledger import part_name
 

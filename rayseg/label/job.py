@@ -11,7 +11,7 @@ from typing import Any
 
 from rayseg import storage
 from rayseg.errors import JobError, ObjectNotFound
-from rayseg.formats.rayseg import SCHEMA_VERSION
+from rayseg.formats.parts import SCHEMA_VERSION
 from rayseg.label.plan import PlanInfo
 from rayseg.label.spec import LabelSpec
 from rayseg.models.cards import ModelInfo

@@ -24,7 +24,7 @@ import numpy as np
 from rayseg import storage
 from rayseg.errors import Conflict, JobError, ObjectNotFound
 from rayseg.formats.ordinals import OrdinalBitmap
-from rayseg.formats.rayseg import BrokenPart, PartFooter, read_footers
+from rayseg.formats.parts import BrokenPart, PartFooter, read_footers
 
 _PART = re.compile(r"part-(\d{4,})-(\d{12,})-([0-9a-f]{8})\.parquet")
 _EPOCH = re.compile(r"(\d{4,})\.json")

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from rayseg import storage
 from rayseg.errors import ObjectNotFound, StorageError
-from rayseg.formats.rayseg import PLAN_SCHEMA
+from rayseg.formats.parts import PLAN_SCHEMA
 from rayseg.storage import Entry
 
 PART_ROWS = 1_000_000

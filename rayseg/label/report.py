@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rayseg.formats.rayseg import COUNT_KEYS
+from rayseg.formats.parts import COUNT_KEYS
 
 MAX_FAULTS = 100
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from rayseg.formats.rayseg import ERROR_TYPE, INSTANCE_TYPE
+from rayseg.formats.parts import ERROR_TYPE, INSTANCE_TYPE
 from rayseg.kernels import rle_codec
 
 GRID_SIDE = 28

@@ -14,7 +14,7 @@ from typing import Any
 
 from rayseg import cluster, storage
 from rayseg.errors import JobError, UsageError
-from rayseg.formats.rayseg import PartFooter, read_part
+from rayseg.formats.parts import PartFooter, read_part
 from rayseg.label import job as jobs
 from rayseg.label import ledger as ledgers
 from rayseg.label import lock as locks

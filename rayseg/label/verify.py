@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rayseg import storage
 from rayseg.errors import JobError, ObjectNotFound, StorageError
 from rayseg.formats.ordinals import OrdinalBitmap, to_ranges
-from rayseg.formats.rayseg import COUNT_KEYS, DATA_SCHEMA, PartFooter, count_rows, parse_footer
+from rayseg.formats.parts import COUNT_KEYS, DATA_SCHEMA, PartFooter, count_rows, parse_footer
 from rayseg.label.plan import GROUP_ROWS, BrokenPlan, PlanInfo, check_part, read_plan
 from rayseg.label.report import MAX_FAULTS, Fault, Report
 from rayseg.label.row_checks import Finding, check_rows

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rayseg import kernels
 from rayseg.errors import ModelError
-from rayseg.formats.rayseg import RowError, rows_table
+from rayseg.formats.parts import RowError, rows_table
 from rayseg.label import chunks
 from rayseg.label.model import load_for
 from rayseg.label.source import prepared_images

@@ -25,7 +25,7 @@ from PIL import Image
 
 from rayseg import images, storage
 from rayseg.errors import JobError, ObjectNotFound, RaysegError
-from rayseg.formats.rayseg import read_part
+from rayseg.formats.parts import read_part
 from rayseg.kernels import Rles
 from rayseg.views.colours import class_hex
 from rayseg.views.outlines import path_data, trace

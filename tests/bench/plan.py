@@ -25,7 +25,7 @@ import psutil
 import pyarrow as pa
 
 from rayseg import storage
-from rayseg.formats.rayseg import BrokenPart, OrdinalBitmap, RowError, part_bytes, read_footers, rows_table
+from rayseg.formats.parts import BrokenPart, OrdinalBitmap, RowError, part_bytes, read_footers, rows_table
 from rayseg.label.plan import write_plan
 from rayseg.storage import Entry
 

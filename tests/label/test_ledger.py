@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rayseg import storage
 from rayseg.errors import JobError
-from rayseg.formats.rayseg import RowError, rows_table
+from rayseg.formats.parts import RowError, rows_table
 from rayseg.label import ledger as ledgers
 from rayseg.label.commit import WriteJob, put_part
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayseg.formats.rayseg import PLAN_SCHEMA
+from rayseg.formats.parts import PLAN_SCHEMA
 from rayseg.label.plan import GROUP_ROWS, BrokenPlan, PlanInfo, PlanPart, check_part, iter_plan, read_plan, write_plan
 from rayseg.storage import Entry
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from rayseg.errors import JobError
-from rayseg.formats.rayseg import DATA_SCHEMA, RowError, count_rows, part_bytes, rows_table
+from rayseg.formats.parts import DATA_SCHEMA, RowError, count_rows, part_bytes, rows_table
 from rayseg.kernels import Rles, paste_rle
 from rayseg.label.plan import write_plan
 from rayseg.label.report import Report

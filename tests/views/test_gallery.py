@@ -12,7 +12,7 @@ from PIL import Image
 
 from rayseg import kernels
 from rayseg.errors import JobError
-from rayseg.formats.rayseg import RowError, part_bytes, rows_table
+from rayseg.formats.parts import RowError, part_bytes, rows_table
 from rayseg.records import Instances
 from rayseg.views.gallery import write_gallery
 

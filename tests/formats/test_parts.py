@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from rayseg import storage
 from rayseg.errors import ObjectNotFound
-from rayseg.formats.rayseg import (
+from rayseg.formats.parts import (
     DATA_SCHEMA,
     BrokenPart,
     PartFooter,
