@@ -31,11 +31,10 @@ from typing import Literal
 import numpy as np
 
 from rayseg import storage
-from rayseg.annotations import Annotation, Box, Ellipse, Mask, Points, Polygons, Polyline, Shape
+from rayseg.annotations import Annotation, Box, Ellipse, Points, Polygons, Polyline, Shape
 from rayseg.errors import ImageError, StorageError
+from rayseg.formats.crops import crop_of, mask_of
 from rayseg.images.headers import Header, header
-from rayseg.kernels import encode
-from rayseg.kernels.rles import Rles
 
 Raster = Literal["upright", "raw"]
 
@@ -179,8 +178,10 @@ def _turned_shape(shape: Shape, turn: _Turn) -> Shape:
         return _turned_ellipse(shape, turn)
     if tuple(shape.image_hw) != turn.from_hw:
         raise ValueError(f"expected a mask of {turn.from_hw} (H, W), found {tuple(shape.image_hw)}")
-    pixels = turn.pixels(Rles.from_strings([shape.counts], shape.image_hw).decode(0))
-    return Mask(encode(np.ascontiguousarray(pixels)[None]).strings()[0], turn.to_hw)
+    left, top, pixels = crop_of(shape)
+    height, width = pixels.shape
+    new_left, new_top, _, _ = turn.box((left, top, left + width, top + height))
+    return mask_of(int(new_left), int(new_top), turn.pixels(pixels), turn.to_hw)
 
 
 def _turned_ellipse(ellipse: Ellipse, turn: _Turn) -> Ellipse:
