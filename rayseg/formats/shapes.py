@@ -18,6 +18,7 @@ from rayseg.annotations import Annotation, Box, Ellipse, Mask, Points, Polygons,
 from rayseg.kernels import Rles
 
 SIDE_MAX = 1 << 20  # pixels; an image that claims a longer side is taken for a broken one
+PIXELS_MAX = 1 << 33  # what the kernels' run lengths hold
 COORDINATE_MAX = 1e9
 _RADIUS_MIN = 1e-6  # pixels; a thinner ellipse covers no centre but by chance
 _ELLIPSE_POINTS = 72
@@ -50,10 +51,11 @@ def fault(annotation: Annotation, image_hw: tuple[int, int] | None) -> tuple[str
 
 
 def hw_fault(image_hw: tuple[int, int]) -> str | None:
-    """What is wrong with an image's claimed size: its sides must be 1 to `SIDE_MAX` pixels. None for a sound one."""
-    if all(1 <= side <= SIDE_MAX for side in image_hw):
+    """What is wrong with an image's claimed size: sides of 1 to `SIDE_MAX`, `PIXELS_MAX` in all. None for a sound one."""
+    height, width = image_hw
+    if 1 <= height <= SIDE_MAX and 1 <= width <= SIDE_MAX and height * width <= PIXELS_MAX:
         return None
-    return f"expected sides of 1 to {SIDE_MAX} pixels, found a height of {image_hw[0]} and a width of {image_hw[1]}"
+    return f"expected sides of 1 to {SIDE_MAX} pixels, found a height of {height} and a width of {width}"
 
 
 def has_mask(annotation: Annotation) -> bool:
@@ -71,6 +73,8 @@ def rle_of(annotation: Annotation, image_hw: tuple[int, int]) -> Rles:
 
 def rles_of(annotations: Sequence[Annotation], image_hw: tuple[int, int]) -> Rles:
     """`rle_of` of each, as N masks: all polygons of an image are filled in one call. Raises as `rle_of`."""
+    if image_hw[0] * image_hw[1] > PIXELS_MAX:
+        raise ValueError(f"an image of {image_hw[0]} x {image_hw[1]} pixels is too large for masks")
     shapes = [annotation.shape for annotation in annotations]
     if all(isinstance(shape, Mask) for shape in shapes):
         return Rles.from_strings([_checked(shape, image_hw) for shape in shapes if isinstance(shape, Mask)], image_hw)
