@@ -24,6 +24,7 @@ ITEM_BYTES_MAX = 256 << 20  # a longer item is taken for a broken file
 TOP = ""  # the name of the array that is the whole file
 _ROWS_AT_ONCE = 1 << 16
 _BOM = b"\xef\xbb\xbf"
+_VALUE_STARTS = b'{["-0123456789tfnNI'
 
 
 @dataclass(slots=True)
@@ -108,11 +109,13 @@ class _Bytes:
 
     def __init__(self, file: BinaryIO, uri: str) -> None:
         self._file, self._uri = file, uri
-        self._buffer = np.empty(READ_BYTES, np.uint8)
-        self._size = self._position = self._before = self._lines = 0
-        self._more()
-        if self._buffer[:3].tobytes() == _BOM:
-            self._position = 3
+        self._buffer = np.empty(max(READ_BYTES, len(_BOM)), np.uint8)
+        self._position = self._before = self._lines = 0  # in the buffer, in the file, lines before the buffer
+        head = file.read(len(_BOM))
+        if head == _BOM:
+            self._before, head = len(head), b""
+        self._size = len(head)
+        self._buffer[: len(head)] = np.frombuffer(head, np.uint8)
 
     def next_byte(self) -> bytes:
         """The next byte that is not white space, left where it is; b"" at the end."""
@@ -182,9 +185,9 @@ class _Bytes:
             if count:
                 yield self._block(keys, starts[:count], ends[:count], values[:count], kinds[:count])
             if state == FAULT:
-                raise self._item_fault()
+                raise self._item_fault(first)
             if state == SCANNING and not self._more():
-                raise self._item_fault()
+                raise self._item_fault(first)
 
     def _block(
         self, keys: Sequence[str], starts: np.ndarray, ends: np.ndarray, values: np.ndarray, kinds: np.ndarray
@@ -195,33 +198,35 @@ class _Bytes:
             odd[row] = tuple(item.get(key) if isinstance(item, dict) else None for key in keys)
         return Items(starts + self._before, ends + self._before, values.copy(), odd)
 
-    def _item_fault(self) -> NotJson:
+    def _item_fault(self, first: bool) -> NotJson:
         """What is wrong where the scanner could not go on: punctuation, or an item without an end."""
         found = self.next_byte()
-        if found == b",":
-            self._position += 1
+        if not first:
+            if found and found != b",":
+                return self.fault(f"expected a comma or the end of the array, found {found!r}")
+            self._position += len(found)
             found = self.next_byte()
         if not found:
             return self.fault("ends in the middle of an array")
-        if found in b'{["-0123456789tfnNI':
+        if found in _VALUE_STARTS:
             try:
                 self._decoded(self._buffer[self._position : self._size].tobytes())
             except NotJson as error:
                 return error
-        return self.fault(f"expected a comma or the end of the array, found {found!r}")
+        return self.fault(f"expected an item of an array, found {found!r}")
 
     def _decoded(self, raw: bytes, position: int | None = None) -> Any:
-        if position is not None:
-            self._position = position
+        position = self._position if position is None else position
         try:
             return decoded(raw)
         except json.JSONDecodeError as error:
-            self._position += len(error.doc[: error.pos].encode("utf-8", "surrogatepass"))
+            self._position = position + len(error.doc[: error.pos].encode("utf-8", "surrogatepass"))
             raise self.fault(error.msg[0].lower() + error.msg[1:]) from None
         except UnicodeDecodeError as error:
-            self._position += error.start
+            self._position = position + error.start
             raise self.fault("holds bytes that are not UTF-8") from None
         except ValueError as error:
+            self._position = position
             raise self.fault(str(error)) from None
 
     def _more(self) -> bool:
