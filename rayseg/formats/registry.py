@@ -17,10 +17,10 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from rayseg import storage
 from rayseg.annotations import Dataset
 from rayseg.errors import ObjectNotFound, UsageError
 from rayseg.formats.faults import Faults, OnError
+from rayseg.formats.listing import below
 from rayseg.formats.losses import Losses
 from rayseg.formats.sink import Sink, output
 
@@ -77,9 +77,7 @@ def write(
 
 
 def _names_below(uri: str) -> list[str]:
-    base = uri.rstrip("/") + "/"
-    pages = storage.list_pages(uri)
-    entries = list(itertools.islice(itertools.chain.from_iterable(pages), _PROBED_NAMES))
-    if not entries:
+    names = list(itertools.islice(below(uri), _PROBED_NAMES))
+    if not names:
         raise ObjectNotFound(uri, "nothing is there")
-    return [entry.uri[len(base) :] if entry.uri.startswith(base) else entry.uri.rpartition("/")[2] for entry in entries]
+    return names

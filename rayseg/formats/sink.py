@@ -38,10 +38,14 @@ class Sink:
     def stream(self, name: str, *, last: bool = False) -> Iterator[IO[bytes]]:
         """A file to write to piece by piece."""
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("xb")
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise UsageError(f"{name!r}: another file of the output is in its place") from None
         if last:
             self.last.append(name)
-        with path.open("xb") as file:
+        with file:
             yield file
 
     def _path(self, name: str) -> Path:
