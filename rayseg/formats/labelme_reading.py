@@ -50,7 +50,8 @@ class LabelmeImages:
         faults: Faults,
         drawn_on: Raster | None,
     ) -> None:
-        self._root, self._files, self._images, self._faults, self._drawn_on = root, files, images, faults, drawn_on
+        self._root, self._files, self._images, self._faults = root, files, images, faults
+        self._drawn_on: Raster | None = drawn_on
         self._classes = {name: i for i, name in enumerate(class_names)}
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
@@ -77,8 +78,7 @@ class LabelmeImages:
             image_uri, found = (None, header(data)) if data is not None else self._find(path)
         except (ValueError, ImageError) as error:
             raise _BadFile("image", str(error)) from None
-        rule: Raster = "upright" if data is None else "raw"
-        rule = self._drawn_on or rule
+        rule = self._drawn_on or _rule(data)
         try:
             hw = _recorded_hw(content) if self._drawn_on is None or found is None else None
             _, image_hw = orientation.upright((), found, hw, rule)
@@ -180,6 +180,10 @@ def _object_key(entry: dict[str, Any], geometry: Geometry) -> tuple[str, int] | 
         raise ValueError(f"expected group_id as a whole number, found {json_values.shown(group)}")
     has_area = geometry[1] is None or shapes.has_mask(Annotation(0, *geometry))
     return (entry["label"], group) if group is not None and has_area else None
+
+
+def _rule(data: bytes | None) -> Raster:
+    return "upright" if data is None else "raw"
 
 
 def _note(holder: dict[str, Any]) -> dict[str, Any]:

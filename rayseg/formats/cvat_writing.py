@@ -1,0 +1,233 @@
+"""Writing CVAT for images 1.1: `rayseg.formats.cvat` says by which rules."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Ellipse, Mask, Points, Polygons, Polyline
+from rayseg.formats import cvat_labels, data_paths, exact_notes, image_files
+from rayseg.formats.cvat_reading import ATTRIBUTES_NOTE, BOX_NOTE, GROUP_NOTE, IMAGES_FOLDER, SHAPE_NOTE
+from rayseg.formats.cvat_shapes import attribute_lines, elements
+from rayseg.formats.cvat_text import spoken, tag
+from rayseg.formats.losses import Losses
+from rayseg.formats.shape_json import encode_shape
+from rayseg.formats.sink import Sink
+from rayseg.formats.unheld import Held
+
+ANNOTATIONS_FILE = "annotations.xml"
+HELD = Held(
+    "CVAT",
+    "cvat",
+    crowd=True,
+    score=True,
+    group=True,
+    attributes=None,
+    image_attributes=True,
+    colours=True,
+    supercategories=True,
+)
+_IMAGE_LINE, _SHAPE_LINE, _INNER_LINE = "  ", "    ", "      "
+
+
+def write_dataset(dataset: Dataset, sink: Sink, losses: Losses) -> None:
+    """One `annotations.xml`. Its images are written before its `<meta>`, which has to know their attributes, is."""
+    HELD.dataset(dataset, losses)
+    categories = _named(dataset.categories, losses)
+    writer = _Writer(categories, sink, losses)
+    with tempfile.TemporaryFile() as spool:
+        for image in dataset.images:
+            writer.put(image, spool)
+        spool.seek(0)
+        rest = dataset.info.get("cvat", {}).get("meta")
+        with sink.stream(ANNOTATIONS_FILE, last=True) as file:
+            file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
+            subsets = sorted(writer.subsets)
+            for line in cvat_labels.written_meta(rest, categories, writer.declared, writer.count, subsets):
+                file.write(line.encode())
+            shutil.copyfileobj(spool, file, 1 << 20)
+            file.write(b"</annotations>\n")
+
+
+def _named(categories: tuple[Category, ...], losses: Losses) -> tuple[Category, ...]:
+    """The categories with names that XML can hold and that differ."""
+    named: list[Category] = []
+    used: set[str] = set()
+    for category in categories:
+        name = base = spoken(category.name).strip("\n") or "\ufffd"
+        n = 2
+        while name in used:
+            name, n = f"{base} {n}", n + 1
+        if name != category.name:
+            losses.approximated("class", "its name is not one that CVAT can hold: written a little changed")
+        used.add(name)
+        named.append(dataclasses.replace(category, name=name))
+    return tuple(named)
+
+
+class _Writer:
+    """Puts the `<image>` elements, and remembers what `<meta>` has to say."""
+
+    def __init__(self, categories: tuple[Category, ...], sink: Sink, losses: Losses) -> None:
+        self._categories, self._sink, self._losses = categories, sink, losses
+        self.declared = cvat_labels.Declarations(categories)
+        self.subsets: set[str] = set()
+        self.count = 0
+        self._ids: set[int] = set()
+        self._names: set[str] = set()
+
+    def put(self, image: AnnotatedImage, file: BinaryIO) -> None:
+        """One image with all that is on it."""
+        if not data_paths.is_writable(image.name) or spoken(image.name) != image.name or image.name in self._names:
+            self._losses.dropped(
+                "image", "its name is no path below a folder that XML can hold, or another image has it"
+            )
+            return
+        self._names.add(image.name)
+        HELD.image(image, self._losses)
+        self._losses.kept("image")
+        extras = image.extras.get("cvat", {})
+        xml = {"id": str(self._id(extras.get("id"))), "name": image.name}
+        if image.split is not None:
+            xml["subset"] = image.split
+            self.subsets.add(image.split)
+        image_hw = image_files.upright_hw(image)
+        if image_hw is not None:
+            xml |= {"width": str(image_hw[1]), "height": str(image_hw[0])}
+        xml |= {key: value for key, value in extras.get("xml", {}).items() if key not in xml}
+        if image.attributes:
+            xml[ATTRIBUTES_NOTE] = json.dumps(dict(image.attributes))
+        lines = [_IMAGE_LINE + tag("image", xml), *self._shape_lines(image, image_hw)]
+        for tag_xml, attributes in extras.get("tags", ()):
+            lines += [
+                _SHAPE_LINE + tag("tag", tag_xml),
+                *_indented(attribute_lines(attributes)),
+                _SHAPE_LINE + "</tag>",
+            ]
+        lines.append(_IMAGE_LINE + "</image>\n")
+        file.write("\n".join(lines).encode())
+        self.count += 1
+        if image.data is not None:
+            self._sink.put(f"{IMAGES_FOLDER}/{image.name}", image.data)
+
+    def _id(self, given: Any) -> int:
+        number = given if isinstance(given, int) and given not in self._ids else self.count
+        while number in self._ids:
+            number += 1
+        self._ids.add(number)
+        return number
+
+    def _shape_lines(self, image: AnnotatedImage, image_hw: tuple[int, int] | None) -> Iterator[str]:
+        groups = [annotation.group for annotation in image.annotations if annotation.group is not None]
+        next_group, objects = max([*groups, 0]) + 1, 0
+        for annotation in image.annotations:
+            drawable = self._drawable(annotation, image_hw)
+            if drawable is None:
+                continue
+            HELD.annotation(annotation, self._losses)
+            extras = dict(annotation.extras.get("cvat", {}))
+            drawn = list(elements(drawable, extras))
+            note: dict[str, str] = {}
+            group, mark = annotation.group, None
+            if len(drawn) > 1:
+                objects, mark = objects + 1, str(objects + 1)
+                if not group or groups.count(group) > 1:
+                    group, next_group = next_group, next_group + 1
+            if group != annotation.group or (group is not None and group <= 0):
+                note[GROUP_NOTE] = "" if annotation.group is None else str(annotation.group)
+            if annotation.shape is not None and drawable.shape is not annotation.shape:
+                note[SHAPE_NOTE] = json.dumps(encode_shape(annotation.shape))
+            if (box := exact_notes.box_note(annotation)) is not None:
+                note[BOX_NOTE] = json.dumps(box)
+            attributes = self._attributes(annotation, mark)
+            for name, geometry, inner in drawn:
+                xml = self._xml(annotation, extras, group, name) | geometry | note
+                note = {}
+                content = [*inner, *attribute_lines(attributes)]
+                yield _SHAPE_LINE + tag(name, xml, closed=not content)
+                yield from _indented(content)
+                if content:
+                    yield f"{_SHAPE_LINE}</{name}>"
+
+    def _xml(self, annotation: Annotation, extras: Any, group: int | None, name: str) -> dict[str, str]:
+        """XML attributes that say nothing of the form."""
+        xml = {"label": self._categories[annotation.category].name, "source": str(extras.get("source", "manual"))}
+        occluded = annotation.attributes.get("occluded")
+        if name != "skeleton" or occluded is not None:
+            # CVAT asks whether it is "1"; a False that somebody has set differs from one that nobody has
+            xml["occluded"] = "1" if occluded is True else "false" if occluded is False else "0"
+        xml["z_order"] = str(extras.get("z_order", "0"))
+        if group is not None and group > 0:
+            xml["group_id"] = str(group)
+        return dict(extras.get("xml", {})) | xml
+
+    def _attributes(self, annotation: Annotation, mark: str | None) -> list[list[Any]]:
+        """(name, text, is JSON) of each attribute, which are declared as they come."""
+        values = dict(annotation.attributes)
+        if isinstance(values.get("occluded"), bool):
+            del values["occluded"]
+        own = {
+            cvat_labels.SCORE: annotation.score,
+            cvat_labels.CROWD: annotation.crowd or None,
+            cvat_labels.OBJECT: mark,
+        }
+        found = []
+        for name, value in values.items():
+            if not name or spoken(name) != name or name in own:
+                self._losses.dropped("attribute", "its name is not one that CVAT can hold")
+                continue
+            text, is_json = cvat_labels.text_and_json(value, self.declared.known(annotation.category, name))
+            self.declared.note(annotation.category, name, value)
+            found.append([name, text, is_json])
+        for name, value in own.items():
+            if value is not None:
+                text = json.dumps(value) if not isinstance(value, str) else value
+                self.declared.note(annotation.category, name, value)
+                found.append([name, text, False])
+        return found
+
+    def _drawable(self, annotation: Annotation, image_hw: tuple[int, int] | None) -> Annotation | None:
+        """The annotation as CVAT can draw it; None where there is nothing to draw."""
+        losses, shape = self._losses, annotation.shape
+        if shape is None:
+            if annotation.box_xyxy is None:
+                losses.dropped("box", "there is neither box nor shape to draw")
+                return None
+            losses.kept("box")
+        elif isinstance(shape, Polyline | Points):
+            losses.kept("polyline" if isinstance(shape, Polyline) else "points")
+        elif isinstance(shape, Mask | Ellipse):
+            losses.kept("mask")
+            if isinstance(shape, Ellipse):
+                losses.kept("ellipse")
+        else:
+            return self._drawable_polygons(annotation, shape, image_hw)
+        return annotation
+
+    def _drawable_polygons(
+        self, annotation: Annotation, shape: Polygons, image_hw: tuple[int, int] | None
+    ) -> Annotation | None:
+        """A polygon of CVAT's is one ring: with holes the object is written as a mask."""
+        parts = [part for part in shape.parts if part and len(part[0])]
+        if not parts:
+            self._losses.dropped("mask", "it has no points to draw")
+            return None
+        self._losses.kept("mask")
+        holes = sum(len(part) - 1 for part in parts)
+        for kind, count in (("part", len(parts) if len(parts) > 1 else 0), ("hole", holes)):
+            if count:
+                self._losses.kept(kind, count)
+        if not holes and len(parts) == len(shape.parts):
+            return annotation
+        if image_hw is not None:
+            return exact_notes.as_mask(annotation, image_hw)
+        return dataclasses.replace(annotation, shape=exact_notes.as_rings(shape))
+
+
+def _indented(lines: Any) -> Iterator[str]:
+    for line in lines:
+        yield _INNER_LINE + line
