@@ -8,18 +8,13 @@ messages) is escaped, and a content security policy forbids the page to load any
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image
 
@@ -27,12 +22,12 @@ from rayseg import images, storage
 from rayseg.errors import JobError, ObjectNotFound, RaysegError
 from rayseg.formats.parts import read_part
 from rayseg.kernels import Rles
-from rayseg.views.colours import class_hex
-from rayseg.views.outlines import path_data, trace
+from rayseg.views.outlines import path_data, resized, trace
+from rayseg.views.page import controls, head, plural, tail
+from rayseg.views.svg import caption, figure, filter_data, instance, mask_path
 
 MAX_IMAGES = 60
 MAX_SIDE_PX = 640
-_JPEG_QUALITY = 85
 
 Row = dict[str, Any]
 
@@ -65,9 +60,9 @@ def write_gallery(
     manifest = _manifest(out)
     rows = _first_rows(out, manifest, max_images)
     found = Counter((one["category_id"], one["category"]) for row in rows for one in row["instances"])
-    pieces = [_head(title), _header(title, out, manifest, rows), _controls(found, min_score), '<main id="images">']
+    pieces = [head(title), _header(title, out, manifest, rows), controls(found, min_score), '<main id="images">']
     pieces += [_card(row, max_side_px) for row in rows]
-    pieces += ["</main>", f"<script>{_asset('gallery.js')}</script>", "</body></html>\n"]
+    pieces += ["</main>", tail()]
     data = "\n".join(pieces).encode("utf-8")
     storage.write(target, data)
     return Gallery(target, len(data), len(rows), found.total())
@@ -95,42 +90,12 @@ def _first_rows(out: str, manifest: dict[str, Any], count: int) -> list[Row]:
 # ---- the page
 
 
-def _head(title: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(_asset("gallery.js").encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f'<style>{_asset("gallery.css")}</style></head><body>\n<a class="skip" href="#images">Skip to the images</a>'
-    )
-
-
 def _header(title: str, out: str, manifest: dict[str, Any], rows: list[Row]) -> str:
     counts = ", ".join(f"{manifest[key]:,} {key}" for key in ("labelled", "empty", "failed"))
     return (
         f"<header><h1>{escape(title)}</h1>\n<p>{escape(out)}</p>\n"
         f"<p>{manifest['inputs']:,} images: {counts}; {manifest['instances']:,} instances. "
         f"Here: {len(rows):,} of them.</p></header>"
-    )
-
-
-def _controls(found: Counter[tuple[int, str]], min_score: float) -> str:
-    boxes = "\n".join(
-        f'<label><input type="checkbox" name="class" value="{class_id}" checked>'
-        f'<span class="swatch" style="background:{class_hex(class_id)}"></span>{escape(name)} '
-        f'<span class="count">{count:,}</span></label>'
-        for (class_id, name), count in sorted(found.items())
-    )
-    return (
-        f'<form hidden aria-label="Filters"><fieldset><legend>Classes</legend>{boxes}</fieldset>\n'
-        f'<label>Least score <input type="range" name="score" min="0" max="1" step="0.01" value="{min_score}">'
-        '<output name="least"></output></label>\n'
-        '<label>Fill <input type="range" name="fill" min="0" max="0.9" step="0.05" value="0.4"></label>\n'
-        '<label>Size <input type="range" name="zoom" min="160" max="1200" step="20" value="300"></label>\n'
-        '<label><input type="checkbox" name="captions" checked>Names</label>\n'
-        '<output name="shown" class="count" aria-live="polite"></output></form>'
     )
 
 
@@ -149,11 +114,9 @@ def _card(row: Row, max_side_px: int) -> str:
     if (picture.height, picture.width) != (row["height"], row["width"]):
         return _failed(row, name, f"labelled, but the image has changed: it is now {picture.width} x {picture.height}")
     picture.thumbnail((max_side_px, max_side_px))
-    width, height = picture.size
-    drawing = "\n".join(_drawing(row, (height, width)))
+    drawing = "\n".join(_drawing(row, (picture.height, picture.width)))
     return (
-        f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(_alt(row, name))}">'
-        f'<image href="{_data_uri(picture)}" width="{width}" height="{height}"/>\n{drawing}</svg>\n'
+        f"<figure>{figure(picture, drawing, _alt(row, name))}\n"
         f'<figcaption><span class="name" title="{escape(row["uri"])}">{escape(name)}</span>{_listing(row)}'
         "</figcaption></figure>"
     )
@@ -172,67 +135,30 @@ def _drawing(row: Row, shown_hw: tuple[int, int]) -> Iterator[str]:
     order = sorted(range(len(rles)), key=lambda i: -row["instances"][i]["area"])
     for i in order:
         one = row["instances"][i]
-        outline = path_data(trace(_resized(rles.decode(i), shown_hw)))
-        yield (
-            f'<g class="mask" {_filter_data(one)} style="--class:{class_hex(one["category_id"])}">'
-            f'<title>{_caption(one)}</title><path fill-rule="evenodd" d="{outline}"/></g>'
-        )
+        outline = mask_path(path_data(trace(resized(rles.decode(i), shown_hw))))
+        yield instance(outline, one["category_id"], one["score"], _caption(one))
     for i in order:
-        yield _caption_above(row["instances"][i], shown_hw, (row["height"], row["width"]))
-
-
-def _caption_above(one: dict[str, Any], shown_hw: tuple[int, int], image_hw: tuple[int, int]) -> str:
-    """The caption at the upper edge of the box, running inwards from whichever side is farther from the border."""
-    font_px = max(max(shown_hw) / 24, 6)
-    left, top, width, _ = one["bbox"]
-    x, y, anchor = left, max(top * shown_hw[0] / image_hw[0] + font_px, font_px), "start"
-    if left + width / 2 > image_hw[1] / 2:
-        x, anchor = left + width, "end"
-    return (
-        f'<text {_filter_data(one)} x="{x * shown_hw[1] / image_hw[1]:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
-        f'font-size="{font_px:.1f}">{_caption(one)}</text>'
-    )
+        one = row["instances"][i]
+        x, y, width, height = one["bbox"]
+        box, image_hw = (x, y, x + width, y + height), (row["height"], row["width"])
+        yield caption(_caption(one), box, image_hw, shown_hw, one["category_id"], one["score"])
 
 
 def _caption(one: dict[str, Any]) -> str:
-    return escape(f"{one['category']} {one['score']:.2f}")
-
-
-def _resized(mask: np.ndarray, shown_hw: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) at `shown_hw`, from the pixel under each new pixel's centre."""
-    rows, columns = ((np.arange(new) * 2 + 1) * old // (2 * new) for new, old in zip(shown_hw, mask.shape, strict=True))
-    return mask[rows][:, columns]
+    return f"{one['category']} {one['score']:.2f}"
 
 
 def _listing(row: Row) -> str:
     if not row["instances"]:
         return '<div class="count">nothing found</div>'
     items = "".join(
-        f"<li {_filter_data(one)}>{_caption(one)}, {one['area']:,} px</li>"
+        f"<li {filter_data(one['category_id'], one['score'])}>{escape(_caption(one))}, {one['area']:,} px</li>"
         for one in sorted(row["instances"], key=lambda one: -one["score"])
     )
-    return f"<details><summary>{_plural(len(row['instances']), 'instance')}</summary><ol>{items}</ol></details>"
-
-
-def _filter_data(one: dict[str, Any]) -> str:
-    return f'data-class="{one["category_id"]}" data-score="{one["score"]:.4f}"'
+    return f"<details><summary>{plural(len(row['instances']), 'instance')}</summary><ol>{items}</ol></details>"
 
 
 def _alt(row: Row, name: str) -> str:
     counts = Counter(one["category"] for one in row["instances"])
     what = ", ".join(f"{count} {category}" for category, count in counts.most_common()) or "nothing found"
     return f"{name}, {row['width']} x {row['height']} pixels: {what}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _data_uri(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _asset(name: str) -> str:
-    return resources.files("rayseg.views").joinpath(name).read_text(encoding="utf-8")

@@ -31,6 +31,12 @@ def path_data(loops: Iterable[np.ndarray]) -> str:
     return "".join(_loop_path(loop) for loop in loops)
 
 
+def resized(mask: np.ndarray, shown_hw: tuple[int, int]) -> np.ndarray:
+    """The mask (H, W) at `shown_hw`, from the pixel under each new pixel's centre."""
+    rows, columns = ((np.arange(new) * 2 + 1) * old // (2 * new) for new, old in zip(shown_hw, mask.shape, strict=True))
+    return mask[rows][:, columns]
+
+
 def _edges(mask: np.ndarray) -> dict[tuple[int, int], list[int]]:
     """For each corner of the pixel grid on the outline, the directions of the edges that leave it, mask to the right."""
     framed = np.pad(mask, 1)
