@@ -100,12 +100,12 @@ def image_folder(uri: str, split: str | None, images: str | None, names: Iterabl
     named like the file or its split.
     """
     stem = _stem(uri)
-    tokens = [stem.removeprefix(f"{_PREFIX}_"), "images"]
+    tokens = ["", stem.removeprefix(f"{_PREFIX}_")]
     tokens += [split, *(f"{split}{year}" for year in _YEARS)] if split else []
     folder = data_paths.folder_of(_absolute(uri))
-    above = data_paths.folder_of(folder)
-    bases = [images] if images is not None else [folder, above, storage.join(above, "images")]
-    places = [base if not token else storage.join(base, token) for token in ["", *tokens] for base in bases]
+    bases = [images] if images is not None else [folder, data_paths.folder_of(folder)]
+    bases += [storage.join(base, "images") for base in reversed(bases)]
+    places = [storage.join(base, token) if token else base for token in tokens for base in bases]
     for name in list(names)[:_PROBED_NAMES]:
         for place in dict.fromkeys(places):
             if storage.exists(data_paths.at(place, name)):

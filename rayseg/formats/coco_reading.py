@@ -49,7 +49,9 @@ def open_part(uri: str, images: str | None, *, alone: bool) -> Part:
     if file.is_results:
         return _results_part(file, images)
     if file.images is None:
-        keys = ", ".join(map(repr, [*file.others, *(("annotations",) if file.annotations else ())])) or "none"
+        keys = (
+            ", ".join(map(repr, [*file.others, *(("annotations",) if file.annotations is not None else ())])) or "none"
+        )
         raise BadAnnotation(uri, f"expected COCO's 'images' in it, found the keys {keys}")
     own = file.others.get(OWN)
     split = coco_layout.split_of(uri, alone=alone)
@@ -212,7 +214,7 @@ def _bare_images(part: Part, ids: Any, earlier: set[int], faults: Faults) -> Ite
     for row in range(len(ids)):
         try:
             if first_rows[row] != row:
-                raise Unusable("image", f"expected an id that no other image has, found {shown(ids[row])}")
+                raise Unusable("image", f"expected an id that no other image has, found {shown(_plain(ids[row]))}")
             value = {"id": _plain(ids[row]), "file_name": str(ids[row])} if source is None else source.image(row)
             image = image_of(value, part.split)
             path = image.name

@@ -78,11 +78,16 @@ def annotation_of(raw: RawAnnotation, category: int, image_hw: tuple[int, int] |
     value = raw.values
     box = _box(value.get("bbox"))
     shape = Polygons(tuple((ring,) for ring in raw.rings)) if raw.rings else _shape(value.get("segmentation"), image_hw)
+    extras = {key: one for key, one in value.items() if key not in _ANNOTATION_KEYS}
     if isinstance(own := value.get(OWN), dict):
         shape, box = _own_shape(own, shape, image_hw), _own_box(own, box)
+        made = own.get("made", ())
+        if shape is not None and "bbox" in made:
+            box = None
+        if "area" in made:
+            extras.pop("area", None)
     if shape is None and box is None:
         raise Unusable("annotation", "expected a segmentation or a bbox, found neither")
-    extras = {key: one for key, one in value.items() if key not in _ANNOTATION_KEYS}
     score = _score(extras.pop("score", None))
     attributes = extras.pop("attributes") if isinstance(extras.get("attributes"), dict) else {}
     group = extras.pop("group_id") if type(extras.get("group_id")) is int else None
@@ -122,17 +127,13 @@ def _box(value: Any) -> Box | None:
     if value is None or value == []:
         return None
     try:
-        x, y, width, height = value
-        return _checked_box(x + 0.0, y + 0.0, width + 0.0, height + 0.0)
+        x, y, width, height = (one + 0.0 for one in value)
     except (TypeError, ValueError, OverflowError):
         raise Unusable("box", f"expected bbox as four numbers x, y, width, height, found {shown(value)}") from None
-
-
-def _checked_box(x: float, y: float, width: float, height: float) -> Box:
     most = shapes.COORDINATE_MAX
     if -most <= x <= most and -most <= y <= most and 0 <= width <= most and 0 <= height <= most:
         return x, y, x + width, y + height
-    raise Unusable("box", f"expected finite numbers, width and height from 0, found {[x, y, width, height]}")
+    raise Unusable("box", f"expected finite numbers, width and height from 0, found bbox {shown(value)}")
 
 
 # ---- segmentations

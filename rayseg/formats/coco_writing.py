@@ -1,7 +1,8 @@
 """From the common record to COCO's JSON: one file per split, written piece by piece.
 
 What COCO has no words for stands under "rayseg": of an annotation `shape` (see `shape_json`), `box` (x1, y1, x2, y2, where
-no width gives it exactly) and `extras` of other formats; of an image and a category `extras`; of the file `split` and `info`.
+no width gives it exactly), `made`, those of "area" and "bbox" that did not come with it, and `extras` of other formats; of
+an image and a category `extras`; of the file `split` and `info`.
 """
 
 from __future__ import annotations
@@ -219,6 +220,10 @@ def _write_annotation(
         return
     _tell_shape(annotation, losses)
     extras = annotation.extras.get(NAME, {})
+    if made := [
+        key for key, came in (("area", "area" in extras), ("bbox", annotation.box_xyxy is not None)) if not came
+    ]:
+        own["made"] = made
     value = {"area": area, **extras, "id": _taken(file.annotation_ids, extras.get("id"), losses), "image_id": image_id}
     value.update(category_id=category_id, segmentation=segmentation, bbox=_bbox(annotation, own))
     value["iscrowd"] = int(annotation.crowd)
