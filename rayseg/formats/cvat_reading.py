@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 from rayseg import storage
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Polygons
-from rayseg.formats import cvat_labels, data_paths, exact_notes, orientation, shapes
+from rayseg.formats import cvat_labels, data_paths, exact_notes, json_values, orientation, shapes
 from rayseg.formats.cvat_shapes import TAGS, Item, geometry, item_of, other_xml
 from rayseg.formats.cvat_text import whole
 from rayseg.formats.cvat_video import Frame, frames
@@ -238,8 +237,8 @@ def _exact(annotation: Annotation, item: Item) -> Annotation:
         value = int(xml[GROUP_NOTE]) if group.isascii() and group.isdecimal() and len(group) <= 18 else None
         annotation = dataclasses.replace(annotation, group=value)
     if SHAPE_NOTE in xml:
-        annotation = exact_notes.with_shape(annotation, _json(xml[SHAPE_NOTE]))
-    return exact_notes.with_box(annotation, _json(xml[BOX_NOTE])) if BOX_NOTE in xml else annotation
+        annotation = exact_notes.with_shape(annotation, json_values.or_none(xml[SHAPE_NOTE]))
+    return exact_notes.with_box(annotation, json_values.or_none(xml[BOX_NOTE])) if BOX_NOTE in xml else annotation
 
 
 def _recorded_hw(element: Element) -> tuple[int, int] | None:
@@ -262,13 +261,6 @@ def _score(text: Any) -> float | None:
     return score if 0 <= score <= 1 else None
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _json_object(text: str | None) -> dict[str, Any]:
-    value = _json(text or "")
+    value = json_values.or_none(text or "")
     return value if isinstance(value, dict) else {}

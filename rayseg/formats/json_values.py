@@ -33,6 +33,14 @@ def parsed(data: bytes, uri: str) -> Any:
         raise BadAnnotation(uri, f"not the expected JSON: {error}") from None
 
 
+def or_none(text: str) -> Any:
+    """The value of a text; None where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def first_keys(data: bytes) -> list[str]:
     """The first keys of the object that `data` begins with, as far as it goes; none where it begins with no object."""
     text = data.decode("utf-8-sig", "ignore")
