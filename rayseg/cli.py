@@ -107,6 +107,54 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog="""\b
+Examples:
+  rayseg inspect s3://bucket/coco --html look.html
+  rayseg inspect annotations.json --images photos/ --no-duplicates --json"""
+)
+def inspect(
+    uri: Annotated[str, typer.Argument(help="the data set, local or in object storage")],
+    format: Annotated[
+        Optional[str], typer.Option("--format", "--from", help="its format, where the files do not tell")
+    ] = None,
+    images: Annotated[Optional[str], typer.Option(help="folder of the images, where it is not the usual one")] = None,
+    html: Annotated[Optional[str], typer.Option(help="also write a page with example overlays here")] = None,
+    json: Annotated[bool, typer.Option("--json", help="the inspection as one JSON object")] = False,
+    on_error: Annotated[str, typer.Option(help="what bad items do: skip counts them, raise stops")] = "skip",
+    sample: Annotated[Optional[int], typer.Option(min=1, help="look at only N images, chosen by --seed")] = None,
+    seed: Annotated[int, typer.Option(help="for --sample and the examples on the page")] = 0,
+    duplicates: Annotated[bool, typer.Option(help="decode the images, to find near duplicates")] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="exit with 1 where anything was found")] = False,
+) -> None:
+    """Look at a data set: classes, sizes, missing images, odd annotations, near duplicates across splits.
+
+    Exit code 0 says that it could be read; what is found is information, unless --strict.
+    """
+    from rayseg import datasets
+    from rayseg.datasets.inspection import inspect as inspect_dataset
+    from rayseg.formats import registry
+    from rayseg.views.inspection_page import EXAMPLES, write_page
+    from rayseg.views.progress import progress
+
+    dataset = registry.read(uri, format, images, _on_error(on_error))
+    if sample is not None:
+        dataset = datasets.sample(dataset, sample, seed=seed)
+    with progress("inspect") as show:
+        examples = EXAMPLES if html else 0
+        found = inspect_dataset(dataset, duplicates=duplicates, examples=examples, seed=seed, progress=show)
+    if html:
+        write_page(found, html, title=uri)
+    if json:
+        _print({"uri": uri} | found.as_json(), True)
+    else:
+        from rayseg.views.inspection import print_inspection
+
+        print_inspection(found, uri)
+    if strict and not found.clean:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Entry point: an error of rayseg's own becomes one message and its exit code."""
     try:
@@ -114,6 +162,14 @@ def main() -> None:
     except RaysegError as error:
         typer.echo(f"rayseg: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _on_error(value: str) -> Any:
+    if value not in ("raise", "skip"):
+        from rayseg.errors import UsageError
+
+        raise UsageError(f"--on-error {value!r}: expected raise or skip")
+    return value
 
 
 def _print(value: Any, as_json: bool) -> None:

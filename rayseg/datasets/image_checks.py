@@ -57,13 +57,15 @@ def look(image: AnnotatedImage, *, pixels: bool) -> Look:
         if storage.is_transient(error):
             raise
         return Look(None, ("unreadable_image", str(error)))
+    except ValueError as error:  # characters that no name can have
+        return Look(None, ("missing_image", f"{image.uri!r}: {error}"))
 
 
 def encoded(image: AnnotatedImage) -> bytes:
     """The image's file. Raises StorageError, ObjectNotFound where the data set does not say where it is."""
     if image.data is not None:
         return image.data
-    if not image.uri or "\0" in image.uri:
+    if not image.uri:
         raise ObjectNotFound(str(image.uri), f"no place for the pixels of {image.name!r}")
     return storage.read(image.uri, max_bytes=MAX_BYTES)
 

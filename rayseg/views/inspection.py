@@ -32,7 +32,18 @@ def print_inspection(inspection: Inspection, title: str, console: Console | None
     for heading, rows in histograms(statistics):
         parts += [_histogram(heading, rows, ascii_only), ""]
     parts += _findings(inspection)
-    console.print(Group(*parts), markup=False)
+    with console.capture() as captured:
+        console.print(Group(*parts), markup=False)
+    console.file.write(_encodable(captured.get(), console.encoding))
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """The text with what a terminal's encoding lacks spelled out."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace("…", ".").encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def summary_rows(statistics: Statistics) -> list[tuple[str, str]]:
