@@ -18,7 +18,7 @@ from rayseg.views.printable import printable
 
 MAX_CLASSES = 40
 MAX_MESSAGES = 5
-_BAR = 24  # characters of the longest bar
+_BAR, _SHORT_BAR = 24, 16  # characters of the longest bar
 _EIGHTHS = "▏▎▍▌▋▊▉█"
 
 
@@ -100,7 +100,7 @@ def _classes(statistics: Statistics, ascii_only: bool) -> Table:
     most = max((one.instances for one in ordered), default=0)
     for one in ordered[:MAX_CLASSES]:
         numbers = [f"{value:,}" for value in (one.instances, one.images, one.small, one.medium, one.large)]
-        table.add_row(Text(printable(one.name)), *numbers, bar(one.instances, most, ascii_only))
+        table.add_row(Text(printable(one.name)), *numbers, bar(one.instances, most, ascii_only, _SHORT_BAR))
     if len(ordered) > MAX_CLASSES:
         rest = ordered[MAX_CLASSES:]
         table.add_row(Text(f"{len(rest):,} more classes", style="dim"), f"{sum(one.instances for one in rest):,}")
@@ -120,9 +120,9 @@ def _histogram(heading: str, rows: list[tuple[str, int]], ascii_only: bool) -> T
     return table
 
 
-def bar(count: int, most: int, ascii_only: bool = False) -> str:
-    """A bar of up to 24 characters; every count above 0 shows."""
-    eighths = max(round(count * _BAR * 8 / most), 1) if count else 0
+def bar(count: int, most: int, ascii_only: bool = False, length: int = _BAR) -> str:
+    """A bar of up to `length` characters; every count above 0 shows."""
+    eighths = max(round(count * length * 8 / most), 1) if count else 0
     if ascii_only:
         return "#" * -(-eighths // 8)
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8 - 1] if eighths % 8 else "")

@@ -10,6 +10,7 @@ import pytest
 from in_memory_data import boxed, dataset, square
 from PIL import Image
 
+from rayseg import storage
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Ellipse, Mask, Points, Polygons, Polyline
 from rayseg.datasets import image_checks
 from rayseg.datasets.findings import KINDS, MAX_EXAMPLES, annotation_findings
@@ -289,6 +290,21 @@ def test_a_store_that_does_not_answer_is_no_finding(photos, monkeypatch):
     monkeypatch.setattr(image_checks.storage, "read", away)
     with pytest.raises(Unreachable):
         inspect(dataset([image(photos, "one.png")]))
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+def test_images_in_object_storage(bucket, photos, pixels):
+    for name in ("one.png", "half.png"):
+        storage.write(f"{bucket}/a b/{name}", (photos / name).read_bytes())
+    storage.write(f"{bucket}/a b/text.png", b"no image")
+    names = ["one.png", "half.png", "gone.png", "text.png"]
+    images = [AnnotatedImage(name, f"{bucket}/a b/{name}", (96, 96)) for name in names]
+    said = found(inspect(dataset(images), duplicates=pixels))
+    assert {kind: [name for name, _ in examples] for kind, examples in said.items()} == {
+        "missing_image": ["gone.png"],
+        "unreadable_image": ["text.png"],
+        "image_size": ["half.png"],
+    }
 
 
 def test_examples_are_seeded_and_flawed_ones_kept_apart(photos):

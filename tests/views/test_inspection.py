@@ -1,5 +1,6 @@
 """What an inspection looks like: text that fits and cannot be taken over, a page that loads nothing, the command."""
 
+import contextlib
 import io
 import json
 import re
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from in_memory_data import boxed, dataset, square
 from PIL import Image
+from pycocotools.coco import COCO
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -185,7 +187,6 @@ def test_scores_get_their_slider(picture, tmp_path):
 
 
 def drawn(annotation, image_hw=(50, 100), shown_hw=(50, 100)):
-    """The pixels, (H, W) bool, that the SVG covers, by a renderer made of Pillow."""
     return elements(annotation, image_hw, shown_hw)
 
 
@@ -273,6 +274,21 @@ def test_a_sample_and_a_page(run, tmp_path):
     code, text = run("--json", "--sample", "2", "--html", str(tmp_path / "look.html"))
     assert code == 0 and json.loads(text)["images"] == 2
     assert "<svg" in (tmp_path / "look.html").read_text()
+
+
+def test_real_data_counted_as_pycocotools_counts(shared_data):
+    path = shared_data / "coco_small" / "annotations" / "instances_val2017.json"
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(path))
+    arguments = ["inspect", str(path), "--format", "coco", "--no-duplicates", "--json"]
+    said = json.loads(CliRunner().invoke(cli.app, arguments).stdout)
+    assert (said["images"], said["instances"]) == (len(coco.imgs), len(coco.anns))
+    for one in said["classes"]:
+        (number,) = coco.getCatIds(catNms=[one["name"]])
+        assert one["instances"] == len(coco.getAnnIds(catIds=[number]))
+        assert one["images"] == len(coco.getImgIds(catIds=[number]))
+        assert one["crowds"] == len(coco.getAnnIds(catIds=[number], iscrowd=True))
+    assert {one["kind"] for one in said["findings"]} <= {"self_intersecting", "near_duplicates"}
 
 
 def test_wrong_usage(run):
