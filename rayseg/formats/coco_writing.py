@@ -18,6 +18,7 @@ from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Ma
 from rayseg.formats import coco_layout, data_paths, image_files, shapes
 from rayseg.formats.coco_index import is_id
 from rayseg.formats.coco_records import NAME, OWN
+from rayseg.formats.keeping import keep_annotation, keep_extras, keep_values, kind_of
 from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
 from rayseg.formats.sink import Sink
@@ -31,7 +32,7 @@ def write_dataset(dataset: Dataset, sink: Sink, losses: Losses) -> None:
     """All files of the data set; see `rayseg.formats.coco`."""
     categories, category_ids = _categories(dataset.categories, losses)
     info = dataset.info.get(NAME, {})
-    foreign = _told({key: one for key, one in dataset.info.items() if key != NAME and one}, "extra", losses)
+    foreign = keep_values({key: one for key, one in dataset.info.items() if key != NAME and one}, "extra", losses)
     with ExitStack() as stack:
         files: dict[str | None, _SplitFile] = {}
         for image in dataset.images:
@@ -134,7 +135,7 @@ def _categories(categories: Sequence[Category], losses: Losses) -> tuple[list[di
         if category.colour is not None:
             value["color"] = list(category.colour)
             losses.kept("colour")
-        if foreign := _foreign(category.extras, losses):
+        if foreign := keep_extras(category.extras, losses, NAME):
             value[OWN] = {"extras": foreign}
         found.append(value)
     return found, [value["id"] for value in found]
@@ -158,9 +159,9 @@ def _write_image(image: AnnotatedImage, file: _SplitFile, ids: Sequence[Any], si
     value = {**image.extras.get(NAME, {}), "id": image_id, "file_name": name}
     if image_hw is not None:
         value.update(height=image_hw[0], width=image_hw[1])
-    if attributes := _told(image.attributes, "attribute", losses):
+    if attributes := keep_values(image.attributes, "attribute", losses):
         value["attributes"] = attributes
-    if foreign := _foreign(image.extras, losses):
+    if foreign := keep_extras(image.extras, losses, NAME):
         value[OWN] = {"extras": foreign}
     file.add("images", value)
     if image.data is not None:
@@ -200,15 +201,6 @@ def _taken(ids: _Ids, wanted: Any, losses: Losses) -> Any:
 # ---- annotations
 
 
-def kind_of(annotation: Annotation) -> str:
-    """The kind under which losses tell of an annotation."""
-    if shapes.has_mask(annotation):
-        return "mask"
-    if annotation.shape is None:
-        return "box"
-    return "polyline" if isinstance(annotation.shape, Polyline) else "points"
-
-
 def _write_annotation(
     annotation: Annotation, file: _SplitFile, image_id: Any, category_id: Any, image_hw: Any, area: Any, losses: Losses
 ) -> None:
@@ -218,7 +210,7 @@ def _write_annotation(
     except ValueError as error:
         losses.dropped(kind_of(annotation), str(error))
         return
-    _tell_shape(annotation, losses)
+    keep_annotation(annotation, losses)
     extras = annotation.extras.get(NAME, {})
     if made := [
         key for key, came in (("area", "area" in extras), ("bbox", annotation.box_xyxy is not None)) if not came
@@ -227,31 +219,17 @@ def _write_annotation(
     value = {"area": area, **extras, "id": _taken(file.annotation_ids, extras.get("id"), losses), "image_id": image_id}
     value.update(category_id=category_id, segmentation=segmentation, bbox=_bbox(annotation, own))
     value["iscrowd"] = int(annotation.crowd)
-    if annotation.crowd:
-        losses.kept("crowd flag")
     if annotation.group is not None:
         value["group_id"] = annotation.group
-        losses.kept("group")
-    if attributes := _told(annotation.attributes, "attribute", losses):
+    if attributes := keep_values(annotation.attributes, "attribute", losses):
         value["attributes"] = attributes
-    if foreign := _foreign(annotation.extras, losses):
+    if foreign := keep_extras(annotation.extras, losses, NAME):
         own["extras"] = foreign
     if annotation.score is not None:
         value["score"] = annotation.score
-        losses.kept("score")
         keys = ("image_id", "category_id", "bbox", "score", *(("segmentation",) if segmentation else ()))
         file.add("results", {key: value[key] for key in keys})
     file.add("annotations", {**value, OWN: own} if own else value)
-
-
-def _tell_shape(annotation: Annotation, losses: Losses) -> None:
-    losses.kept(kind_of(annotation))
-    if isinstance(annotation.shape, Polygons):
-        holes = sum(len(part) - 1 for part in annotation.shape.parts)
-        if holes:
-            losses.kept("hole", holes)
-        if len(annotation.shape.parts) > 1:
-            losses.kept("part", len(annotation.shape.parts))
 
 
 def _segmentation(annotation: Annotation, image_hw: tuple[int, int] | None, own: dict[str, Any]) -> Any:
@@ -309,40 +287,3 @@ def _span(low: float, high: float) -> float:
         if low + rounded == high:
             return rounded
     return span
-
-
-# ---- what people and other formats said
-
-
-def _foreign(extras: Mapping[str, Mapping[str, Any]], losses: Losses) -> dict[str, Any]:
-    """The extras of other formats that JSON can hold."""
-    found = {name: dict(values) for name, values in extras.items() if name != NAME and values}
-    if not found:
-        return {}
-    if _is_json(found):
-        losses.kept("extra")
-        return found
-    losses.dropped("extra", "JSON cannot hold it")
-    return {}
-
-
-def _told(values: Mapping[str, Any], kind: str, losses: Losses) -> dict[str, Any]:
-    """Those of `values` that JSON can hold; each is told of."""
-    found = {}
-    for key, value in values.items():
-        if _is_json(value):
-            found[key] = value
-            losses.kept(kind)
-        else:
-            losses.dropped(kind, f"JSON cannot hold {key!r}")
-    return found
-
-
-def _is_json(value: Any) -> bool:
-    if value is None or isinstance(value, str | int | float):
-        return True
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
