@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 Words = Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="any field of the spec")]
+_FORMATS = "coco, voc, yolo, labelme, cvat, via, cityscapes, masks, rayseg"
 SpecFile = Annotated[Optional[str], typer.Option("-f", "--file", help="YAML file with the spec, see jobs/")]
 
 
@@ -153,6 +154,60 @@ def inspect(
         print_inspection(found, uri)
     if strict and not found.clean:
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  rayseg convert coco/ yolo/ --to yolo
+  rayseg convert via_project.json s3://bucket/coco --from via --to coco --images photos/
+  rayseg convert cvat.xml voc/ --to voc --strict --report losses.json
+  rayseg convert labels/ coco/ --to coco --classes classes.yaml --on-error skip"""
+)
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="the data set, local or in object storage")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="a new or empty folder, local or s3://")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"one of {_FORMATS}")],
+    source_format: Annotated[
+        Optional[str], typer.Option("--from", metavar="FORMAT", help="where the files do not tell")
+    ] = None,
+    images: Annotated[Optional[str], typer.Option(help="folder of SRC's images, where it is not the usual one")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="write nothing, exit with 1, if anything would be lost")
+    ] = False,
+    report: Annotated[Optional[str], typer.Option(help="write the account as JSON here")] = None,
+    classes: Annotated[Optional[str], typer.Option(help="YAML: rename, merge, drop, order classes")] = None,
+    on_error: Annotated[str, typer.Option(help="what faulty items do: raise stops, skip counts them")] = "raise",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what DST holds")] = False,
+) -> None:
+    """Carry a data set from one annotation format to another, and say what was kept, approximated and dropped.
+
+    DST appears whole or not at all.
+    """
+    from json import dumps
+
+    from rayseg import specs, storage
+    from rayseg.formats.class_mapping import ClassMapping
+    from rayseg.formats.conversion import LossyConversion
+    from rayseg.formats.conversion import convert as convert_dataset
+    from rayseg.views.conversion import print_conversion
+    from rayseg.views.progress import progress
+
+    mapping = specs.build(ClassMapping, classes, (), {}) if classes else None
+    lossy = None
+    try:
+        with progress("convert") as show:
+            conversion = convert_dataset(
+                source, target, to, source_format=source_format, images=images, classes=mapping, strict=strict,
+                on_error=_on_error(on_error), overwrite=overwrite, progress=show,
+            )  # fmt: skip
+    except LossyConversion as error:
+        conversion, lossy = error.conversion, error
+    if report:
+        storage.write(report, dumps(conversion.as_json(), indent=1).encode())
+    if lossy is not None:
+        raise lossy
+    print_conversion(conversion)
 
 
 def main() -> None:
