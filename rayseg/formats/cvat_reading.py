@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -233,9 +234,8 @@ def _exact(annotation: Annotation, item: Item) -> Annotation:
     """The annotation with what is noted beside its first element."""
     xml = item.xml
     if GROUP_NOTE in xml:
-        group = xml[GROUP_NOTE].removeprefix("-")
-        value = int(xml[GROUP_NOTE]) if group.isascii() and group.isdecimal() and len(group) <= 18 else None
-        annotation = dataclasses.replace(annotation, group=value)
+        is_number = re.fullmatch(r"-?[0-9]{1,40}", xml[GROUP_NOTE])
+        annotation = dataclasses.replace(annotation, group=int(xml[GROUP_NOTE]) if is_number else None)
     if SHAPE_NOTE in xml:
         annotation = exact_notes.with_shape(annotation, json_values.or_none(xml[SHAPE_NOTE]))
     return exact_notes.with_box(annotation, json_values.or_none(xml[BOX_NOTE])) if BOX_NOTE in xml else annotation

@@ -54,7 +54,7 @@ def number(text: str | None, what: str) -> float:
 
 def whole(text: str | None, what: str) -> int:
     """A whole number from 0. Raises `ValueError`."""
-    if text is None or not (text.isascii() and text.strip().isdecimal()) or len(text) > 12:
+    if text is None or not (text.isascii() and text.strip().isdecimal()) or len(text) > 18:
         found = "none" if text is None else repr(text[:40])
         raise ValueError(f"expected {what} as a whole number, found {found}")
     return int(text)

@@ -18,8 +18,48 @@ from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
 from rayseg.formats.sink import Sink
 from rayseg.formats.unheld import Held
+from rayseg.formats.writable import Own, is_element, is_list, is_text, is_xml
 
 ANNOTATIONS_FILE = "annotations.xml"
+_GROUP_MAX = 10**17
+
+
+def _is_attribute(value: Any) -> bool:
+    return isinstance(value, list) and list(map(type, value)) == [str, str, bool]
+
+
+def _is_bone(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"xml", "count", "attributes"}:
+        return False
+    is_counted = type(value["count"]) is int and value["count"] > 0
+    return is_counted and is_xml(value["xml"]) and is_list(_is_attribute)(value["attributes"])
+
+
+def _is_tag(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and is_xml(value[0]) and is_list(_is_attribute)(value[1])
+
+
+def _is_rotated(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 5 and all(type(one) is float for one in value)
+
+
+def _is_declaration(value: Any) -> bool:
+    return is_xml(value) and bool(value.get("name"))
+
+
+OWN = Own(
+    "cvat",
+    {"id": lambda value: type(value) is int, "xml": is_xml, "tags": is_list(_is_tag)},
+    {
+        "source": is_text,
+        "z_order": is_text,
+        "xml": is_xml,
+        "rotated": _is_rotated,
+        "cuboid": lambda value: value is True,
+        "skeleton": is_list(_is_bone),
+    },
+    {"attributes": is_list(_is_declaration), "others": is_list(is_element), "parts": is_list(is_element)},
+)
 HELD = Held(
     "CVAT",
     "cvat",
@@ -44,6 +84,7 @@ def write_dataset(dataset: Dataset, sink: Sink, losses: Losses) -> None:
             writer.put(image, spool)
         spool.seek(0)
         rest = dataset.info.get("cvat", {}).get("meta")
+        rest = rest if is_list(is_element)(rest) else None
         with sink.stream(ANNOTATIONS_FILE, last=True) as file:
             file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
             subsets = sorted(writer.subsets)
@@ -58,15 +99,21 @@ def _named(categories: tuple[Category, ...], losses: Losses) -> tuple[Category, 
     named: list[Category] = []
     used: set[str] = set()
     for category in categories:
-        name = base = spoken(category.name).strip("\n") or "\ufffd"
+        name = base = _one_line(spoken(category.name)) or "\ufffd"
         n = 2
         while name in used:
             name, n = f"{base} {n}", n + 1
         if name != category.name:
             losses.approximated("class", "its name is not one that CVAT can hold: written a little changed")
         used.add(name)
-        named.append(dataclasses.replace(category, name=name))
+        extras = OWN.checked(category.extras, OWN.category, losses)
+        named.append(dataclasses.replace(category, name=name, extras=extras))
     return tuple(named)
+
+
+def _one_line(name: str) -> str:
+    """The name as it is read from an element of its own."""
+    return name.strip() if "\n" in name else name
 
 
 class _Writer:
@@ -122,7 +169,7 @@ class _Writer:
         return number
 
     def _shape_lines(self, image: AnnotatedImage, image_hw: tuple[int, int] | None) -> Iterator[str]:
-        groups = [annotation.group for annotation in image.annotations if annotation.group is not None]
+        groups = [one.group for one in image.annotations if one.group is not None and 0 < one.group < _GROUP_MAX]
         next_group, objects = max([*groups, 0]) + 1, 0
         for annotation in image.annotations:
             drawable = self._drawable(annotation, image_hw)
@@ -135,9 +182,9 @@ class _Writer:
             group, mark = annotation.group, None
             if len(drawn) > 1:
                 objects, mark = objects + 1, str(objects + 1)
-                if not group or groups.count(group) > 1:
+                if groups.count(group or 0) != 1:
                     group, next_group = next_group, next_group + 1
-            if group != annotation.group or (group is not None and group <= 0):
+            if group != annotation.group or (group is not None and group not in groups):
                 note[GROUP_NOTE] = "" if annotation.group is None else str(annotation.group)
             if annotation.shape is not None and drawable.shape is not annotation.shape:
                 note[SHAPE_NOTE] = json.dumps(encode_shape(annotation.shape))
@@ -161,7 +208,7 @@ class _Writer:
             # CVAT asks whether it is "1"; a False that somebody has set differs from one that nobody has
             xml["occluded"] = "1" if occluded is True else "false" if occluded is False else "0"
         xml["z_order"] = str(extras.get("z_order", "0"))
-        if group is not None and group > 0:
+        if group is not None and 0 < group < _GROUP_MAX:
             xml["group_id"] = str(group)
         return dict(extras.get("xml", {})) | xml
 

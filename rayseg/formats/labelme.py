@@ -22,6 +22,7 @@ Sources for the format: labelme's `_label_file.py`, `_shape` and `utils/shape.py
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from rayseg import storage
@@ -70,12 +71,23 @@ def read(uri: str, *, images: str | None = None, faults: Faults, drawn_on: Raste
 
 def write(dataset: Dataset, sink: Sink, losses: Losses) -> None:
     """`labels.txt`, then an image and its JSON at a time; see the rules above."""
-    lines = [*_NOT_CLASSES, *(" ".join(name.splitlines()) for name in dataset.class_names)]
-    sink.put(LABELS_FILE, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"), last=True)
-    HELD.dataset(dataset, losses)
+    listed = {i: name for i, name in enumerate(dataset.class_names) if _can_be_listed(name)}
+    lines = "".join(f"{name}\n" for name in (*_NOT_CLASSES, *listed.values()))
+    sink.put(LABELS_FILE, lines.encode(), last=True)
     writer = Writer(dataset.class_names, sink, losses)
     for image in dataset.images:
         writer.put(image)
+    kept = [category for i, category in enumerate(dataset.categories) if i in listed or i in writer.categories]
+    HELD.dataset(dataclasses.replace(dataset, categories=tuple(kept)), losses)
+    if len(kept) < len(dataset.categories):
+        losses.dropped(
+            "class", "nothing is of it, and a list of labels cannot hold its name", len(dataset.categories) - len(kept)
+        )
+
+
+def _can_be_listed(name: str) -> bool:
+    """Whether a line of the list can be read back as the name."""
+    return bool(name) and "\n" not in name and not name.endswith("\r") and name.isprintable()
 
 
 def _has_keys(uri: str) -> bool:
@@ -89,8 +101,9 @@ def _listed_labels(root: str) -> list[str]:
     uri = data_paths.at(root, LABELS_FILE)
     if not storage.exists(uri):
         return []
-    lines = storage.read(uri, max_bytes=1 << 24).decode("utf-8", "replace").splitlines()
-    lines = [line for line in lines if line.strip()]
-    while lines and lines[0] in _NOT_CLASSES:
-        lines.pop(0)
+    lines = storage.read(uri, max_bytes=1 << 24).decode("utf-8-sig", "replace").split("\n")
+    lines = [line.removesuffix("\r") for line in lines if line.removesuffix("\r")]
+    for name in _NOT_CLASSES:
+        if lines[:1] == [name]:
+            lines.pop(0)
     return lines

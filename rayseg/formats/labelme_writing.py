@@ -17,10 +17,14 @@ from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
 from rayseg.formats.sink import Sink
 from rayseg.formats.unheld import Held
+from rayseg.formats.writable import Own, drop_image, is_list, is_object, is_text, writable
 from rayseg.images.headers import Header
 
 HELD = Held("labelme", "labelme", crowd=True, score=True, group=True, attributes=None, image_attributes=True)
+OWN = Own("labelme", {"file": is_text}, {"parts": is_list(is_object)}, others=True)
 _VERSION = "5.4.1"  # whose keys are written
+_DRAWN = ("label", "points", "group_id", "shape_type", "mask", NOTE)
+_WRITTEN = ("file", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth", NOTE)
 
 
 class Writer:
@@ -29,12 +33,14 @@ class Writer:
     def __init__(self, class_names: Sequence[str], sink: Sink, losses: Losses) -> None:
         self._class_names, self._sink, self._losses = class_names, sink, losses
         self._used: set[str] = set()
+        self.categories: set[int] = set()  # those that occur
 
     def put(self, image: AnnotatedImage) -> None:
         """The image where it can be had, and its JSON."""
         if not data_paths.is_writable(image.name) or image.name in self._used:
-            self._losses.dropped("image", "its name is no path below a folder, or another image has it")
+            drop_image(image, "its name is no path below a folder, or another image has it", self._losses)
             return
+        image = writable(image, OWN, self._losses)
         self._used.add(image.name)
         data, found = self._pixels(image)
         image_hw = image.image_hw or (found.image_hw if found else _hw_of_masks(image))
@@ -48,7 +54,7 @@ class Writer:
         self._add_rest(image, content)
         if data is not None and not embedded:
             self._sink.put(image.name, data)
-        self._sink.put(name, json.dumps(content, ensure_ascii=False, indent=2).encode("utf-8", "surrogatepass"))
+        self._sink.put(name, _encoded(content))
         self._losses.kept("image")
 
     def _pixels(self, image: AnnotatedImage) -> tuple[bytes | None, Header | None]:
@@ -81,7 +87,7 @@ class Writer:
         if image.split != data_paths.split_of(image.name):
             note["split"] = image.split
         extras = image.extras.get("labelme", {})
-        content.update({key: value for key, value in extras.items() if key not in ("file", "shapes", NOTE)})
+        content.update({key: value for key, value in extras.items() if key not in _WRITTEN})
         if note:
             content[NOTE] = note
         HELD.image(image, self._losses)
@@ -96,6 +102,7 @@ class Writer:
             if drawable is None:
                 continue
             HELD.annotation(annotation, self._losses)
+            self.categories.add(annotation.category)
             on_raster = orientation.to_raw(drawable, embedded) if embedded else drawable  # embedded shows as stored
             drawn = list(labelme_shapes.entries(on_raster))
             shape = annotation.shape
@@ -123,7 +130,7 @@ class Writer:
             kind = fields.get("shape_type")
             if kind in labelme_shapes.FOUR_CORNERS and shape["shape_type"] == "polygon" and len(shape["points"]) == 4:
                 entry["shape_type"] = kind
-            entry |= {key: value for key, value in fields.items() if key != "shape_type"}
+            entry |= {key: value for key, value in fields.items() if key not in _DRAWN}
             whole.append(entry)
         if note and whole:
             whole[0][NOTE] = note
@@ -181,6 +188,13 @@ class _Groups:
             return None, {"group": group}
         self._next += 1
         return self._next - 1, {"group": group}
+
+
+def _encoded(content: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(content, ensure_ascii=False, indent=2).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which only JSON's own escapes can hold
+        return json.dumps(content, indent=2).encode()
 
 
 def _own_fields(annotation: Annotation, extras: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from rayseg.annotations import AnnotatedImage, Annotation, Dataset, Ellipse, Points, Polygons, Polyline
 from rayseg.formats import data_paths, exact_notes, image_files, via_regions
+from rayseg.formats.keeping import is_json
 from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
 from rayseg.formats.sink import Sink
@@ -30,8 +31,20 @@ from rayseg.formats.via_reading import (
     SIZE,
     UNLABELLED,
 )
+from rayseg.formats.writable import Own, drop_image, is_object, is_text, writable
 
 HELD = Held("VIA", "via", crowd=True, score=True, group=True, attributes=None, image_attributes=True)
+OWN = Own(
+    "via",
+    {"filename": is_text, "size": lambda value: isinstance(value, int | str), "key": is_text, "entry": is_object},
+    {
+        "value": lambda _: True,
+        "unlabelled": lambda value: value is True,
+        "shape": is_object,
+        "region": is_object,
+    },
+    {"option": is_text, "text": is_text},
+)
 FILES = {
     "project": "via_project.json",
     "annotations": "via_region_data.json",
@@ -49,6 +62,10 @@ _TEXT = {"type": "text", "description": "", "default_value": ""}
 
 def write_dataset(dataset: Dataset, sink: Sink, losses: Losses) -> None:
     """A file for each split, in the form that the data set came in, a project where it came from elsewhere."""
+    categories = [
+        dataclasses.replace(one, extras=OWN.checked(one.extras, OWN.category, losses)) for one in dataset.categories
+    ]
+    dataset = dataclasses.replace(dataset, categories=tuple(categories))
     info = dataset.info.get("via", {})
     form = str(info.get("form")) if info.get("form") in FILES else "project"
     writer = _Writer(dataset, form, sink, losses)
@@ -89,8 +106,9 @@ class _Writer:
         """One image as an entry, and its pixels beside where they came embedded and the form does not embed."""
         is_broken = self._form == "csv" and not image.name.isprintable()
         if not data_paths.is_writable(image.name) or image.name in self._names or is_broken:
-            self._losses.dropped("image", "its name is no path below a folder, or another image has it")
+            drop_image(image, "its name is no path below a folder, or another image has it", self._losses)
             return
+        image = writable(image, OWN, self._losses)
         self._names.add(image.name)
         split = image.split if image.split and data_paths.is_writable(image.split) and "/" not in image.split else None
         if split != image.split:
@@ -120,7 +138,8 @@ class _Writer:
         for split in list(self._files) or [None]:
             file = self._file(split, stack)
             if self._form == "project":
-                rest = dict(self._info.get("rest", {}))
+                given: Any = self._info.get("rest")
+                rest: dict[str, Any] = {**given} if is_object(given) and is_json(given) else {}
                 rest.setdefault("_via_data_format_version", _VERSION)
                 rest[ATTRIBUTES] = self._declared(rest.get(ATTRIBUTES))
                 rest["_via_image_id_list"] = list(self._keys.get(split, {}))
@@ -150,7 +169,7 @@ class _Writer:
         n = 2
         while key in keys:
             key, n = f"{base}~{n}", n + 1
-        entry |= extras.get("entry", {})
+        entry = extras.get("entry", {}) | entry
         if self._form == "via1":
             entry["regions"] = {str(i): region for i, region in enumerate(entry["regions"])}
             entry.setdefault("fileref", "")
@@ -175,8 +194,8 @@ class _Writer:
             attributes[OBJECT] = next(objects)
         regions = []
         for shape in drawn:
-            region = {"shape_attributes": shape | extras.get("shape", {}), "region_attributes": attributes | notes}
-            regions.append(region if self._form == "csv" else region | extras.get("region", {}))
+            region = {"shape_attributes": extras.get("shape", {}) | shape, "region_attributes": attributes | notes}
+            regions.append(region if self._form == "csv" else extras.get("region", {}) | region)
             notes = {}
         return regions
 
@@ -207,7 +226,7 @@ class _Writer:
     def _declared(self, given: Any) -> dict[str, Any]:
         """`_via_attributes`: what came, and every attribute that was written and is not in it."""
         given = given if isinstance(given, dict) else {}
-        region, file = ({**given.get(kind, {})} for kind in ("region", "file"))
+        region, file = (dict(given[kind]) if is_object(given.get(kind)) else {} for kind in ("region", "file"))
         options = {
             category.extras.get("via", {}).get("option", category.name): category.extras.get("via", {}).get("text", "")
             for category in self._dataset.categories
