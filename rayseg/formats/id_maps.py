@@ -26,6 +26,7 @@ from rayseg.images.headers import header, png_chunks
 MAX_PIXELS = 100_000_000
 _GRAY, _RGB, _PALETTE, _RGBA = 0, 2, 3, 6  # colour types, PNG third edition, 11.2.1
 _SHRINK = {2: 85, 4: 17}  # Pillow stretches gray of 2 and 4 bits to 0..255
+_HEADER_BYTES = 33
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT")
 
 
@@ -40,6 +41,8 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if declared.width * declared.height > max_pixels:
         size = f"{declared.width}x{declared.height} pixels"
         raise ImageError("too_many_pixels", f"id map of {size}, expected at most {max_pixels:,}")
+    if len(data) < _HEADER_BYTES:
+        raise ImageError("truncated", f"png ends inside its header, after {len(data)} bytes")
     bits, colour_type = data[24], data[25]
     if colour_type not in (_GRAY, _RGB, _PALETTE, _RGBA) or (bits == 16 and colour_type != _GRAY):
         raise ImageError(
