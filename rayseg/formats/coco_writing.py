@@ -41,6 +41,10 @@ def write_dataset(dataset: Dataset, sink: Sink, losses: Losses) -> None:
             _write_image(image, files[image.split], category_ids, sink, losses)
         for split in [] if files else [key or None for key in info] or [None]:
             files[split] = _SplitFile(stack)
+        written = [_info_of(info, split) for split in files]
+        for key, said in info.items():
+            if said not in written:
+                losses.dropped("extra", f"no image is in the split {key!r}, of which it is said")
         for split, file in files.items():
             name, head = coco_layout.name_for(split), dict(_info_of(info, split))
             own: dict[str, Any] = {"info": foreign} if foreign else {}
@@ -134,7 +138,7 @@ def _categories(categories: Sequence[Category], losses: Losses) -> tuple[list[di
             losses.kept("supercategory")
         if category.colour is not None:
             value["color"] = list(category.colour)
-            losses.kept("colour")
+            losses.kept("class colour")
         if foreign := keep_extras(category.extras, losses, NAME):
             value[OWN] = {"extras": foreign}
         found.append(value)
