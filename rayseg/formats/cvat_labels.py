@@ -24,7 +24,8 @@ _NUMBER = re.compile(r"-?\d{1,18}(\.\d+)?([eE][+-]?\d{1,3})?")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _SPEC_KEYS = ("name", "mutable", "input_type", "default_value", "values")
 _LABEL_TAGS = {"name", "color", "attributes", OWN}
-_DEFAULT_META = (["task", [["name", "rayseg"], ["mode", "annotation"], ["overlap", "0"], ["flipped", "False"]]],)
+_MODE = (["mode", "annotation"], ["overlap", "0"], ["flipped", "False"])
+_PLAIN_TASK = (["task", [["id", "0"], ["name", "rayseg"], ["size", ""], *_MODE, ["subset", ""]]],)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,32 +136,40 @@ class Declarations:
 
 
 def written_meta(
-    rest: list[Any] | None, categories: tuple[Category, ...], declared: Declarations, size: int, subsets: list[str]
+    rest: list[Any] | None, categories: tuple[Category, ...], declared: Declarations, sizes: dict[str | None, int]
 ) -> Iterator[str]:
-    """The lines of `<meta>`: the `rest` that came, or that of a plain task, with labels, size and subsets as they are."""
-    rest = [pair for pair in rest or _DEFAULT_META if isinstance(pair, list)]
-    whole = next((pair for pair in rest if pair[0] in ("task", "project", "job")), None)
+    """The lines of `<meta>`: the `rest` that came, or a plain one, with labels and numbers as they are.
+
+    `sizes` is the number of images in each subset. A plain one is that of a task, or of a project where there are subsets.
+    """
+    subsets = [subset for subset in sizes if subset is not None]
+    rest = list(rest or (_plain_project(sizes) if subsets else _PLAIN_TASK))
+    whole = next((pair for pair in rest if pair[0] in ("task", "project", "job") and isinstance(pair[1], list)), None)
     if whole is None:
         rest.insert(0, whole := ["task", []])
+    own = ["subsets", "\n".join(subsets)] if whole[0] == "project" else ["size", str(sum(sizes.values()))]
     yield "  <meta>\n"
     for pair in rest:
         if pair is not whole:
             yield from _lines(pair, 2)
             continue
         yield f"    <{pair[0]}>\n"
-        for child in pair[1] if isinstance(pair[1], list) else ():
-            if child[0] not in ("size", "subsets"):
-                yield from _lines(child, 3)
-        yield from _lines(["size", str(size)], 3)
+        for child in pair[1] if any(child[0] == own[0] for child in pair[1]) else [*pair[1], own]:
+            yield from _lines(own if child[0] == own[0] else child, 3)
         yield "      <labels>\n"
         for i, category in enumerate(categories):
             for label in _label(category, list(declared.of(i))):
                 yield from _lines(label, 4)
-        yield "      </labels>\n"
-        if subsets:
-            yield from _lines(["subsets", "\n".join(subsets)], 3)
-        yield f"    </{pair[0]}>\n"
+        yield f"      </labels>\n    </{pair[0]}>\n"
     yield "  </meta>\n"
+
+
+def _plain_project(sizes: dict[str | None, int]) -> list[Any]:
+    tasks = [
+        ["task", [["id", str(i)], ["name", subset or "default"], ["size", str(size)], *_MODE, ["subset", subset or ""]]]
+        for i, (subset, size) in enumerate(sizes.items())
+    ]
+    return [["project", [["id", "0"], ["name", "rayseg"], ["tasks", tasks]]]]
 
 
 def _category(label: Element, all_labels: list[Element], parents: set[str]) -> Category:

@@ -87,8 +87,7 @@ def write_dataset(dataset: Dataset, sink: Sink, losses: Losses) -> None:
         rest = rest if is_list(is_element)(rest) else None
         with sink.stream(ANNOTATIONS_FILE, last=True) as file:
             file.write(b'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
-            subsets = sorted(writer.subsets)
-            for line in cvat_labels.written_meta(rest, categories, writer.declared, writer.count, subsets):
+            for line in cvat_labels.written_meta(rest, categories, writer.declared, writer.sizes):
                 file.write(line.encode())
             shutil.copyfileobj(spool, file, 1 << 20)
             file.write(b"</annotations>\n")
@@ -122,8 +121,7 @@ class _Writer:
     def __init__(self, categories: tuple[Category, ...], sink: Sink, losses: Losses) -> None:
         self._categories, self._sink, self._losses = categories, sink, losses
         self.declared = cvat_labels.Declarations(categories)
-        self.subsets: set[str] = set()
-        self.count = 0
+        self.sizes: dict[str | None, int] = {}  # images in each subset
         self._ids: set[int] = set()
         self._names: set[str] = set()
 
@@ -141,7 +139,6 @@ class _Writer:
         xml = {"id": str(self._id(extras.get("id"))), "name": image.name}
         if image.split is not None:
             xml["subset"] = image.split
-            self.subsets.add(image.split)
         image_hw = image_files.upright_hw(image)
         if image_hw is not None:
             xml |= {"width": str(image_hw[1]), "height": str(image_hw[0])}
@@ -157,12 +154,12 @@ class _Writer:
             ]
         lines.append(_IMAGE_LINE + "</image>\n")
         file.write("\n".join(lines).encode())
-        self.count += 1
+        self.sizes[image.split] = self.sizes.get(image.split, 0) + 1
         if image.data is not None:
             self._sink.put(f"{IMAGES_FOLDER}/{image.name}", image.data)
 
     def _id(self, given: Any) -> int:
-        number = given if isinstance(given, int) and given not in self._ids else self.count
+        number = given if isinstance(given, int) and given not in self._ids else len(self._ids)
         while number in self._ids:
             number += 1
         self._ids.add(number)

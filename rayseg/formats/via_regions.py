@@ -92,7 +92,7 @@ def _points(attributes: dict[str, Any]) -> np.ndarray:
 
 def _plain(values: list[float]) -> list[float]:
     """Whole numbers as VIA writes them."""
-    return [int(value) if value.is_integer() else value for value in values]
+    return [int(value) if float(value).is_integer() else value for value in values]
 
 
 def _many(name: str, points: np.ndarray) -> dict[str, Any]:
