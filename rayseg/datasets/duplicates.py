@@ -36,7 +36,8 @@ class Fingerprint(NamedTuple):
 def fingerprint(pixels: np.ndarray) -> Fingerprint | None:
     """The fingerprint of an upright image (H, W, 3) uint8; None for one that is all of one colour, or nearly."""
     fine = np.asarray(Image.fromarray(pixels).resize((_FINE, _FINE), Image.Resampling.BOX), np.float64).mean(axis=2)
-    wide = fine.reshape(8, 9, 9, 8).mean(axis=(1, 3))  # 8 rows of 9; not rounded, as equal neighbours would tell nothing
+    # 8 rows of 9; not rounded, as neighbours that become equal tell nothing
+    wide = fine.reshape(8, 9, 9, 8).mean(axis=(1, 3))
     tall = fine.reshape(9, 8, 8, 9).mean(axis=(1, 3))  # 9 rows of 8
     if np.ptp(wide) < _MIN_CONTRAST:
         return None
