@@ -183,8 +183,9 @@ class _Writer:
                     group, next_group = next_group, next_group + 1
             if group != annotation.group or (group is not None and group not in groups):
                 note[GROUP_NOTE] = "" if annotation.group is None else str(annotation.group)
-            if annotation.shape is not None and drawable.shape is not annotation.shape:
-                note[SHAPE_NOTE] = json.dumps(encode_shape(annotation.shape))
+            shape = annotation.shape
+            if shape is not None and (drawable.shape is not shape or exact_notes.repeats_points(shape)):
+                note[SHAPE_NOTE] = json.dumps(encode_shape(shape))
             if (box := exact_notes.box_note(annotation)) is not None:
                 note[BOX_NOTE] = json.dumps(box)
             attributes = self._attributes(annotation, mark)

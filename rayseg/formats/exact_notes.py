@@ -32,6 +32,12 @@ def as_rings(shape: Shape) -> Polygons:
     return Polygons(tuple((shapes.bridged(part),) for part in parts if part and len(part[0])))
 
 
+def repeats_points(shape: Shape | None) -> bool:
+    """Whether some ring ends with the point it begins with, which readers leave out."""
+    rings = [ring for part in shape.parts for ring in part] if isinstance(shape, Polygons) else []
+    return any(len(ring) > 3 and np.array_equal(ring[0], ring[-1]) for ring in rings)
+
+
 def with_shape(annotation: Annotation, noted: Any) -> Annotation:
     """The annotation with the shape that `shape_json.encode_shape` noted, if it still is what the annotation shows.
 
@@ -76,11 +82,15 @@ def _shows(shown: Shape | None, exact: Shape) -> bool:
         return _is_near(_numbers(shown), _numbers(exact))
     if not isinstance(shown, Polygons):
         return False
-    rings, others = as_rings(exact).parts, shown.parts
+    rings, others = (_opened(shape).parts for shape in (as_rings(exact), shown))
     return len(rings) == len(others) and all(
-        len(other) == 1 and ring.shape == other[0].shape and _is_near(ring, other[0])
-        for (ring,), other in zip(rings, others, strict=True)
+        ring.shape == other.shape and _is_near(ring, other) for (ring,), (other,) in zip(rings, others, strict=True)
     )
+
+
+def _opened(polygons: Polygons) -> Polygons:
+    """Rings that do not repeat their first point, as readers take them."""
+    return shapes.rings_to_polygons(ring for part in polygons.parts for ring in part)
 
 
 def _numbers(ellipse: Ellipse) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ from rayseg.formats.orientation import Raster
 from rayseg.images.headers import Header, header
 
 CROWD_FLAG = "iscrowd"
+VERSION = "5.4.1"  # whose keys are written
 NOTE = "rayseg"  # the key for what labelme has no place for
 _FILE_KEYS = {"flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth", NOTE}
 _SHAPE_KEYS = {"label", "points", "group_id", "shape_type", "mask", NOTE}
@@ -94,6 +95,8 @@ class LabelmeImages:
         flags, more = content.get("flags"), note.get("attributes")
         attributes = {**(flags if isinstance(flags, dict) else {}), **(more if isinstance(more, dict) else {})}
         extras = {key: value for key, value in content.items() if key not in _FILE_KEYS}
+        if extras.get("version") == VERSION:
+            del extras["version"]
         if file_name != posixpath.splitext(path)[0] + ".json":
             extras["file"] = file_name
         split = note["split"] if isinstance(note.get("split", 0), str | None) else data_paths.split_of(path)

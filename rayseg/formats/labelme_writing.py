@@ -12,7 +12,7 @@ from typing import Any
 
 from rayseg.annotations import AnnotatedImage, Annotation, Ellipse, Mask, Points, Polygons, Polyline, Shape
 from rayseg.formats import data_paths, exact_notes, image_files, labelme_shapes, orientation, shapes
-from rayseg.formats.labelme_reading import CROWD_FLAG, NOTE
+from rayseg.formats.labelme_reading import CROWD_FLAG, NOTE, VERSION
 from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
 from rayseg.formats.sink import Sink
@@ -22,7 +22,6 @@ from rayseg.images.headers import Header
 
 HELD = Held("labelme", "labelme", crowd=True, score=True, group=True, attributes=None, image_attributes=True)
 OWN = Own("labelme", {"file": is_text}, {"parts": is_list(is_object)}, others=True)
-_VERSION = "5.4.1"  # whose keys are written
 _DRAWN = ("label", "points", "group_id", "shape_type", "mask", NOTE)
 _WRITTEN = ("file", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth", NOTE)
 
@@ -45,7 +44,7 @@ class Writer:
         data, found = self._pixels(image)
         image_hw = image.image_hw or (found.image_hw if found else _hw_of_masks(image))
         embedded = found if image.data is not None else None
-        content: dict[str, Any] = {"version": _VERSION, "flags": {}, "shapes": self._entries(image, image_hw, embedded)}
+        content: dict[str, Any] = {"version": VERSION, "flags": {}, "shapes": self._entries(image, image_hw, embedded)}
         name = self._json_name(image)
         content["imagePath"] = posixpath.relpath(image.name, posixpath.dirname(name))
         content["imageData"] = base64.b64encode(data).decode("ascii") if embedded and data else None
@@ -225,7 +224,7 @@ def _is_exact(shape: Shape, on_raster: Annotation, drawn: list[dict[str, Any]]) 
     """Whether reading what is drawn gives the very shape; a circle's point may be a rounding off."""
     if isinstance(on_raster.shape, Ellipse):
         return labelme_shapes.geometry(drawn[0], None)[1] == shape
-    return on_raster.shape is shape
+    return on_raster.shape is shape and not exact_notes.repeats_points(shape)
 
 
 def _undrawable(annotation: Annotation, shape: Polygons | Ellipse, image_hw: tuple[int, int] | None) -> Annotation:

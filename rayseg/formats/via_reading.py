@@ -23,6 +23,7 @@ SIZE, NAME = "rayseg_size", "rayseg_name"  # file attributes
 SHAPE, BOX, GROUP, SCORE, CROWD = "rayseg_shape", "rayseg_box", "rayseg_group", "rayseg_score", "rayseg_crowd"
 OBJECT, UNLABELLED = "rayseg_object", "rayseg_unlabelled"
 REGION_NOTES = (SHAPE, BOX, GROUP, SCORE, CROWD, OBJECT, UNLABELLED)
+UNKNOWN_SIZE = -1  # as VIA writes it
 _ENTRY_KEYS = {"filename", "size", "regions", "file_attributes", "base64_img_data"}
 _KINDS = {"rect": "box", "polygon": "polygon", "circle": "ellipse", "ellipse": "ellipse"}
 _SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
@@ -87,7 +88,7 @@ class ViaImages:
         extras = {"entry": extras} if extras else {}
         if entry["filename"] != path:
             extras["filename"] = entry["filename"]
-        if "size" in entry:
+        if entry.get("size", UNKNOWN_SIZE) != UNKNOWN_SIZE:
             extras["size"] = entry["size"]
         if key != f"{entry['filename']}{entry.get('size', '')}":
             extras["key"] = key

@@ -29,6 +29,7 @@ from rayseg.formats.via_reading import (
     SCORE,
     SHAPE,
     SIZE,
+    UNKNOWN_SIZE,
     UNLABELLED,
 )
 from rayseg.formats.writable import Own, drop_image, is_object, is_text, writable
@@ -125,7 +126,7 @@ class _Writer:
         objects = itertools.count(1)
         entry = {
             "filename": str(extras.get("filename", path)),
-            "size": extras.get("size", -1 if image.data is None else len(image.data)),
+            "size": extras.get("size", UNKNOWN_SIZE if image.data is None else len(image.data)),
             "regions": [region for one in image.annotations for region in self._regions(one, objects)],
             "file_attributes": self._plain(image.attributes, (SIZE, NAME), self._file_names) | notes,
         }
