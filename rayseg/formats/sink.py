@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from rayseg import storage
-from rayseg.errors import UsageError
+from rayseg.errors import StorageError, UsageError
 from rayseg.storage.entry import scheme_of
 from rayseg.storage.local import path_of
 
@@ -43,6 +43,8 @@ class Sink:
             file = path.open("xb")
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise UsageError(f"{name!r}: another file of the output is in its place") from None
+        except (OSError, UnicodeEncodeError) as error:
+            raise StorageError(str(self._folder), f"a file {name[:80]!r} cannot be made: {error}") from None
         if last:
             self.last.append(name)
         with file:
