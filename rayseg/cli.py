@@ -38,7 +38,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="print the ver
 @app.command()
 def demo(
     out: Annotated[str, typer.Option(help="folder for everything the demo makes")] = "rayseg-demo",
-    train_seconds: Annotated[float, typer.Option(help="how long to train")] = 150.0,
+    train_seconds: Annotated[float, typer.Option(help="how long to train")] = 200.0,
 ) -> None:
     """Draw a data set, train a small Mask R-CNN, label images with it, verify, show a gallery. Under 5 minutes.
 

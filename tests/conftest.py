@@ -48,9 +48,14 @@ def ray_cluster(seaweed: Seaweed) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_data(request: pytest.FixtureRequest) -> Path:
-    """The folder of real images that lie beside a checkout; tests that need it skip where it is absent."""
-    folder = Path(os.environ.get("RAYSEG_TEST_DATA") or request.config.rootpath.parent / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip(f"no real images at {folder}; set RAYSEG_TEST_DATA")
-    return folder
+def data_folder(request: pytest.FixtureRequest) -> Path:
+    """Where real images lie beside a checkout, if they do."""
+    return Path(os.environ.get("RAYSEG_TEST_DATA") or request.config.rootpath.parent / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def shared_data(data_folder: Path) -> Path:
+    """The folder of real images; tests that need it skip where it is absent."""
+    if not data_folder.is_dir():
+        pytest.skip(f"no real images at {data_folder}; set RAYSEG_TEST_DATA")
+    return data_folder

@@ -21,12 +21,14 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from rayseg import kernels
 
-CLASS_NAMES = ("disc", "ring", "star", "cross", "split")
+CLASS_NAMES = ("disc", "ring", "star", "split")
 
 _SUPERSAMPLING = 4
 _MIN_AREA_PX = 40  # what stays visible of an object and is smaller than this is no longer labelled
-_MIN_VISIBLE = 0.2  # and so is an object of which less than this share stays visible
-_MIN_CONTRAST = 45.0  # least mean RGB distance between an object and what lies under it
+_MIN_VISIBLE = 0.3  # and so is an object of which less than this share stays visible
+_MAX_HIDDEN = 0.3  # of an earlier object, by one later one, where one of `_PLACES_TRIED` places allows it
+_PLACES_TRIED = 4
+_MIN_CONTRAST = 75.0  # least mean RGB distance between an object and what lies under it
 
 Outline = np.ndarray  # (P, 2) float64 corners, x then y, within the unit disc
 
@@ -51,13 +53,13 @@ class Sample:
         return boxes
 
 
-def generate(count: int, seed: int, size_px: int = 128, max_objects: int = 5, start: int = 0) -> Iterator[Sample]:
+def generate(count: int, seed: int, size_px: int = 128, max_objects: int = 3, start: int = 0) -> Iterator[Sample]:
     """Samples `start` to `start + count - 1` of the stream `seed`: square images, 1 to `max_objects` instances each."""
     for index in range(start, start + count):
         yield draw(seed, index, size_px, max_objects)
 
 
-def draw(seed: int, index: int, size_px: int = 128, max_objects: int = 5) -> Sample:
+def draw(seed: int, index: int, size_px: int = 128, max_objects: int = 3) -> Sample:
     """Sample `index` of the stream `seed`."""
     if size_px < 32 or max_objects < 1:
         raise ValueError(f"expected size_px >= 32 and max_objects >= 1, found {size_px} and {max_objects}")
@@ -67,9 +69,9 @@ def draw(seed: int, index: int, size_px: int = 128, max_objects: int = 5) -> Sam
     classes: list[int] = []
     for _ in range(rng.integers(min(2, max_objects), max_objects + 1)):
         kind = int(rng.integers(len(CLASS_NAMES)))
-        stencil = _place(rng, CLASS_NAMES[kind], size_px)
+        stencil, mask = _place_beside(rng, CLASS_NAMES[kind], size_px, masks)
         _paint(rng, canvas, stencil)
-        masks.append(stencil.mask(size_px))
+        masks.append(mask)
         classes.append(kind)
     visible, kept = _visible(np.stack(masks))
     if not kept.any():  # everything fell on the border or under its neighbours: the next try is as good
@@ -142,24 +144,18 @@ def _disc(rng: np.random.Generator) -> tuple[list[Outline], list[Outline]]:
 
 def _ring(rng: np.random.Generator) -> tuple[list[Outline], list[Outline]]:
     outer = _ellipse(rng)
-    return [outer], [outer * rng.uniform(0.42, 0.62)]
+    return [outer], [outer * rng.uniform(0.35, 0.5)]
 
 
 def _star(rng: np.random.Generator) -> tuple[list[Outline], list[Outline]]:
-    points = int(rng.integers(5, 8))
+    points = 5
     angles = np.linspace(0, 2 * np.pi, 2 * points, endpoint=False)
-    radii = np.where(np.arange(2 * points) % 2 == 0, 1.0, rng.uniform(0.4, 0.55))
+    radii = np.where(np.arange(2 * points) % 2 == 0, 1.0, rng.uniform(0.5, 0.6))
     return [np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]], []
 
 
-def _cross(rng: np.random.Generator) -> tuple[list[Outline], list[Outline]]:
-    half = rng.uniform(0.2, 0.32)
-    bar = np.array([[-1, -half], [1, -half], [1, half], [-1, half]])
-    return [bar, bar[:, ::-1]], []
-
-
 def _split(rng: np.random.Generator) -> tuple[list[Outline], list[Outline]]:
-    gap = rng.uniform(0.1, 0.2)
+    gap = rng.uniform(0.2, 0.28)
     knife = np.array([[-1.1, -gap], [1.1, -gap], [1.1, gap], [-1.1, gap]])
     return [_ellipse(rng, flattening=0.85)], [knife]
 
@@ -168,7 +164,6 @@ _FORMS: dict[str, Callable[[np.random.Generator], tuple[list[Outline], list[Outl
     "disc": _disc,
     "ring": _ring,
     "star": _star,
-    "cross": _cross,
     "split": _split,
 }
 
@@ -187,9 +182,21 @@ class _Stencil:
         return mask
 
 
+def _place_beside(
+    rng: np.random.Generator, name: str, size_px: int, masks: list[np.ndarray]
+) -> tuple[_Stencil, np.ndarray]:
+    """One object and its mask (H, W) bool, placed anew a few times while it hides most of an earlier one."""
+    for _ in range(_PLACES_TRIED):
+        stencil = _place(rng, name, size_px)
+        mask = stencil.mask(size_px)
+        if all((mask & earlier).sum() <= _MAX_HIDDEN * earlier.sum() for earlier in masks):
+            break
+    return stencil, mask
+
+
 def _place(rng: np.random.Generator, name: str, size_px: int) -> _Stencil:
     """One object of random radius, place, rotation and shear; some reach over the border."""
-    radius = size_px * float(np.exp(rng.uniform(np.log(0.11), np.log(0.26))))
+    radius = size_px * float(np.exp(rng.uniform(np.log(0.18), np.log(0.32))))
     centre = rng.uniform(0.3 * radius, size_px - 0.3 * radius, 2)
     turn, shear = rng.uniform(0, 2 * np.pi), rng.uniform(-0.2, 0.2)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -215,7 +222,7 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, stencil: _Stencil) -> N
     """Lay one object over the canvas (H, W, 3) in place: shadow, then a filled, shaded surface."""
     under = canvas[stencil.window]  # (h, w, 3), a view
     alpha = stencil.alpha[..., None]
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         down, right = rng.integers(1, 4, 2)
         under[down:, right:] *= 1 - 0.45 * alpha[:-down, :-right]
     beneath = (under * alpha).sum(axis=(0, 1)) / max(float(alpha.sum()), 1e-6)
@@ -236,7 +243,7 @@ def _far_colour(rng: np.random.Generator, beneath: np.ndarray) -> np.ndarray:
 
 def _pattern(rng: np.random.Generator, hw: tuple[int, int], colour: np.ndarray) -> np.ndarray:
     """(h, w, 3) float32 surface around `colour`: plain, striped, checked or mottled."""
-    kind = rng.integers(4)
+    kind = rng.choice(4, p=(0.55, 0.15, 0.1, 0.2))
     other = np.clip(colour + rng.uniform(-45, 45, 3), 0, 255)
     if kind == 0:
         weight = np.zeros(hw, np.float32)
@@ -283,5 +290,5 @@ def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8: the canvas with exposure, a little blur and sensor noise."""
     exposed = Image.fromarray(np.clip(canvas * rng.uniform(0.75, 1.2), 0, 255).astype(np.uint8))
     blurred = exposed.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.9))))
-    noise = rng.standard_normal(canvas.shape, np.float32) * rng.uniform(0, 9)
+    noise = rng.standard_normal(canvas.shape, np.float32) * rng.uniform(0, 6)
     return np.clip(np.asarray(blurred, np.float32) + noise, 0, 255).astype(np.uint8)

@@ -13,6 +13,7 @@ from rayseg.kernels.rle_codec import MAX_DIGITS, put_edges, reserved
 from rayseg.kernels.rles import Rles
 
 _BLOCK = 128  # pixels compared at once
+_STEP = 32  # and within a block that differs
 
 
 def encode(masks: np.ndarray) -> Rles:
@@ -97,9 +98,7 @@ def _row_changes(mask, height, width, places):
             here, length = row + np.uint64(begin), min(_BLOCK, width - begin)
             if _same(mask, here, here - np.uint64(width), length):
                 continue
-            for k in range(np.uint64(length)):
-                places[found] = np.int64(here + k)
-                found += (mask[here + k] != 0) != (mask[here + k - np.uint64(width)] != 0)
+            found = _changes(mask, here, here - np.uint64(width), length, places, found)
     return places, found
 
 
@@ -110,6 +109,19 @@ def _same(values, a, b, length):
     for k in range(np.uint64(length)):
         differ = np.uint8(differ | (values[a + k] ^ values[b + k]))
     return differ == 0
+
+
+@kernel
+def _changes(mask, here, before, length, places, found):
+    """Append to `places`, which has room, the indices of `length` from `here` that differ from those from `before`."""
+    for begin in range(0, length, _STEP):
+        a, b = here + np.uint64(begin), before + np.uint64(begin)
+        if length - begin >= _STEP and _same(mask, a, b, _STEP):
+            continue
+        for k in range(np.uint64(min(_STEP, length - begin))):
+            places[np.uint64(found)] = np.int64(a + k)
+            found += (mask[a + k] != 0) != (mask[b + k] != 0)
+    return found
 
 
 @kernel
@@ -142,9 +154,7 @@ def _encode_columns(masks, size):
             if _same(mask, here, here - one, length):
                 continue
             edges = reserved(edges, found, _BLOCK)
-            for k in range(np.uint64(length)):
-                edges[found] = np.int64(here + k)
-                found += (mask[here + k] != 0) != (mask[here + k - one] != 0)
+            found = _changes(mask, here, here - one, length, edges, found)
         counts = reserved(counts, offsets[i], (found + 2) * MAX_DIGITS)
         offsets[i + 1] = put_edges(counts, offsets[i], edges[:found], size)
     return counts[: offsets[-1]].copy(), offsets

@@ -32,7 +32,7 @@ class MaskRCNNSettings(BaseModel):
     returned_layers: tuple[int, ...] = Field(default=(1, 2, 3, 4), min_length=1)
     backbone_norm: Literal["batch", "frozen_batch"] = "batch"
     backbone_norm_eps: float = Field(default=1e-5, ge=0)
-    head_norm: Literal["none", "batch"] = "none"  # also in the feature pyramid
+    head_norm: Literal["none", "batch", "group"] = "none"  # also in the feature pyramid
     fpn_channels: int = Field(default=256, ge=1)
 
     # Region proposals; one entry of `anchor_sizes` per pyramid level.
@@ -45,6 +45,7 @@ class MaskRCNNSettings(BaseModel):
     rpn_score_threshold: float = Field(default=0.0, ge=0, le=1)
 
     # Heads.
+    roi_sampling_ratio: int = Field(default=2, ge=1)  # RoIAlign's samples along each side of a cell
     box_head_convs: tuple[int, ...] = ()
     box_head_size: int = Field(default=1024, ge=1)
     mask_layers: tuple[int, ...] = Field(default=(256, 256, 256, 256), min_length=1)
@@ -58,6 +59,7 @@ class MaskRCNNSettings(BaseModel):
     rpn_top_n_train: int = Field(default=2000, ge=1)
     rpn_samples: int = Field(default=256, ge=1)
     box_samples: int = Field(default=512, ge=1)
+    box_positive_fraction: float = Field(default=0.25, gt=0, le=1)
 
     # The network's output of each class, where they are not 1..C (torchvision's COCO weights have gaps).
     label_ids: tuple[int, ...] | None = None

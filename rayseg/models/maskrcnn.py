@@ -23,6 +23,7 @@ from rayseg.errors import ModelError
 from rayseg.models.architectures import MaskRCNNSettings, settings_of
 
 NormLayer = Callable[[int], nn.Module]
+_NORM_GROUPS = 8  # channels are normalised in so many groups, Wu and He, "Group Normalization", 2018
 
 
 def build(architecture: str, num_classes: int, settings: MaskRCNNSettings | None = None) -> MaskRCNN:
@@ -70,6 +71,7 @@ def _thresholds(settings: MaskRCNNSettings) -> dict[str, Any]:
         "rpn_score_thresh": settings.rpn_score_threshold,
         "rpn_batch_size_per_image": settings.rpn_samples,
         "box_batch_size_per_image": settings.box_samples,
+        "box_positive_fraction": settings.box_positive_fraction,
         "box_score_thresh": settings.score_threshold,
         "box_nms_thresh": settings.iou_threshold,
         "box_detections_per_img": settings.max_detections,
@@ -79,7 +81,7 @@ def _thresholds(settings: MaskRCNNSettings) -> dict[str, Any]:
 def _roi_pool(settings: MaskRCNNSettings, output_size: int) -> MultiScaleRoIAlign:
     """Pools from every pyramid level but the pooled one."""
     levels = [str(level) for level in range(len(settings.returned_layers))]
-    return MultiScaleRoIAlign(levels, output_size=output_size, sampling_ratio=2)
+    return MultiScaleRoIAlign(levels, output_size=output_size, sampling_ratio=settings.roi_sampling_ratio)
 
 
 def _box_head(settings: MaskRCNNSettings) -> nn.Module:
@@ -96,7 +98,7 @@ def _backbone_norm(settings: MaskRCNNSettings) -> NormLayer:
 
 
 def _head_norm(settings: MaskRCNNSettings) -> NormLayer | None:
-    return nn.BatchNorm2d if settings.head_norm == "batch" else None
+    return {"none": None, "batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, _NORM_GROUPS)}[settings.head_norm]
 
 
 def _resnet_fpn(block: type[BasicBlock | Bottleneck], depths: list[int], settings: MaskRCNNSettings) -> BackboneWithFPN:
