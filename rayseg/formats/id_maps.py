@@ -64,13 +64,17 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return pixels.astype(np.uint16 if bits == 16 else np.uint8)
 
 
-def gray(ids: np.ndarray) -> bytes:
-    """The PNG of an id map (H, W) of integers >= 0, in the fewest bits that hold it. Raises `ValueError` above 32 bits."""
+def gray(ids: np.ndarray, *, least_bits: int = 8) -> bytes:
+    """The PNG of an id map (H, W) of integers >= 0, in the fewest bits that hold it, 16 for `least_bits` above 8.
+
+    Raises `ValueError` above 32 bits.
+    """
     most = int(ids.max(initial=0))
     if most >= 1 << 32 or int(ids.min(initial=0)) < 0:
         raise ValueError(f"ids must be 0 to {(1 << 32) - 1}, found {int(ids.min(initial=0))} to {most}")
     if most < 1 << 16:
-        return _png(Image.fromarray(np.ascontiguousarray(ids, np.uint8 if most < 256 else np.uint16)))
+        kind = np.uint8 if most < 256 and least_bits <= 8 else np.uint16
+        return _png(Image.fromarray(np.ascontiguousarray(ids, kind)))
     packed = np.ascontiguousarray(ids, "<u4").view(np.uint8).reshape(*ids.shape, 4)
     return _png(Image.fromarray(packed if most >= 1 << 24 else np.ascontiguousarray(packed[..., :3])))
 

@@ -16,17 +16,16 @@ Shapes: K points of a ring.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from rayseg.annotations import Annotation, Box, Mask, Polygons
 from rayseg.formats import shapes
+from rayseg.formats.bridges import joined
 from rayseg.kernels import Rles
 
 _GRID = 1e6
-_PAIRS_MAX = 1 << 20
 _JOINED = "a row has one outline: holes and parts are joined by bridges"
 _UNITED = "a row has one outline: overlapping parts are united along pixel edges, then joined by bridges"
 _CUT = "cut at the image's edge"
@@ -148,18 +147,6 @@ def _measured(
 
 def _filled(ring: np.ndarray, image_hw: tuple[int, int]) -> Rles:
     return shapes.rle_of(Annotation(0, shape=Polygons(((ring,),))), image_hw)
-
-
-def joined(rings: Sequence[np.ndarray]) -> np.ndarray:
-    """Rings as one (K, 2): each is joined, at the nearest pair of points, to what was joined before it."""
-    whole = rings[0]
-    for ring in rings[1:]:
-        step = max(1, len(whole) * len(ring) // _PAIRS_MAX)
-        distances = ((whole[::step, None] - ring[None]) ** 2).sum(axis=2)
-        i, j = divmod(int(distances.argmin()), len(ring))
-        turned = np.roll(ring, -j, axis=0)
-        whole = np.concatenate([whole[: i * step + 1], turned, turned[:1], whole[i * step :]])
-    return whole
 
 
 def clipped(ring: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:

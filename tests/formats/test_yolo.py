@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Points, Polygons
 from rayseg.errors import UsageError
 from rayseg.formats import registry, shapes, yolo, yolo_rows
+from rayseg.formats.bridges import joined
 from rayseg.formats.faults import BadAnnotation
 
 HW = (40, 80)
@@ -465,7 +466,7 @@ def test_cutting_at_the_edge_leaves_the_pixels(points: np.ndarray, image_hw: tup
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 9)), min_size=1, max_size=5))
 def test_bridges_cover_nothing(squares: list) -> None:
     parts = [rectangle(x, y, x + side, y + side) for x, y, side in squares]
-    whole = yolo_rows.joined(parts)
+    whole = joined(parts)
     expected = np.zeros((30, 30), bool)
     for part in parts:
         expected ^= _even_odd(part, (30, 30))
