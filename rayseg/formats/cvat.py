@@ -64,7 +64,7 @@ def read(uri: str, *, images: str | None = None, faults: Faults, drawn_on: Raste
         for category in found:
             categories.setdefault(category.name, category)
     chosen = tuple(categories.values())
-    rest = sources[0].meta.rest
+    rest = sources[0].meta.rest if len(sources) == 1 else []  # of several files none speaks for the whole
     info = {"cvat": {"meta": rest}} if rest else {}
     return Dataset(chosen, CvatImages(sources, chosen, images, faults, drawn_on), info, faults)
 

@@ -18,7 +18,7 @@ from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
 from rayseg.formats.sink import Sink
 from rayseg.formats.unheld import Held
-from rayseg.formats.writable import Own, is_element, is_list, is_text, is_xml
+from rayseg.formats.writable import Own, drop_image, is_element, is_list, is_text, is_xml, writable
 
 ANNOTATIONS_FILE = "annotations.xml"
 _GROUP_MAX = 10**17
@@ -122,21 +122,20 @@ class _Writer:
         self._categories, self._sink, self._losses = categories, sink, losses
         self.declared = cvat_labels.Declarations(categories)
         self.sizes: dict[str | None, int] = {}  # images in each subset
-        self._ids: set[int] = set()
+        self._ids: set[tuple[str | None, int]] = set()  # each subset counts its own
         self._names: set[str] = set()
 
     def put(self, image: AnnotatedImage, file: BinaryIO) -> None:
         """One image with all that is on it."""
         if not data_paths.is_writable(image.name) or spoken(image.name) != image.name or image.name in self._names:
-            self._losses.dropped(
-                "image", "its name is no path below a folder that XML can hold, or another image has it"
-            )
+            drop_image(image, "its name is no path below a folder that XML can hold, or another has it", self._losses)
             return
+        image = writable(image, OWN, self._losses)
         self._names.add(image.name)
         HELD.image(image, self._losses)
         self._losses.kept("image")
         extras = image.extras.get("cvat", {})
-        xml = {"id": str(self._id(extras.get("id"))), "name": image.name}
+        xml = {"id": str(self._id(image.split, extras.get("id"))), "name": image.name}
         if image.split is not None:
             xml["subset"] = image.split
         image_hw = image_files.upright_hw(image)
@@ -158,11 +157,11 @@ class _Writer:
         if image.data is not None:
             self._sink.put(f"{IMAGES_FOLDER}/{image.name}", image.data)
 
-    def _id(self, given: Any) -> int:
-        number = given if isinstance(given, int) and given not in self._ids else len(self._ids)
-        while number in self._ids:
+    def _id(self, subset: str | None, given: Any) -> int:
+        number = len(self._names) - 1 if given is None else given
+        while (subset, number) in self._ids:
             number += 1
-        self._ids.add(number)
+        self._ids.add((subset, number))
         return number
 
     def _shape_lines(self, image: AnnotatedImage, image_hw: tuple[int, int] | None) -> Iterator[str]:
