@@ -90,7 +90,7 @@ def train(
     torch.manual_seed(recipe.seed)
     batches = endless_batches(samples, recipe.batch_size, recipe.flip, recipe.seed, device)
     optimizer = build_optimizer(model, recipe)
-    model = model.to(device, memory_format=torch.channels_last)  # what convolutions on CPUs and on tensor cores want
+    model.to(device).to(memory_format=torch.channels_last)  # in place; what convolutions want
     return run_steps(model.train(), batches, optimizer, budget, recipe, on_step)
 
 
