@@ -9,11 +9,11 @@ Shapes: N annotations, I images.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -83,65 +83,29 @@ class CocoFile:
         start, end = int(self.images.starts[row]), int(self.images.ends[row])
         return self._decoded(self._read(start, end), start, f"images[{row}]")
 
-    def read_annotations(self, rows: list[int]) -> Iterator[RawAnnotation]:
+    def read_annotations(self, rows: list[int]) -> list[RawAnnotation]:
         """The annotations `rows`. Raises `BadAnnotation` with the line for one that is not JSON."""
         items = self.annotations
         assert items is not None
         starts = items.starts[rows].tolist()
         texts = [self._read(start, end) for start, end in zip(starts, items.ends[rows].tolist(), strict=True)]
-        buffer, offsets = b"".join(texts), np.zeros(len(texts) + 1, np.int64)
-        np.cumsum([len(text) for text in texts], out=offsets[1:])
-        cuts, ring_counts, ring_offsets, numbers, inexact = read_rings(
+        buffer, offsets = b"".join(texts), np.array([0, *itertools.accumulate(map(len, texts))])
+        _, ring_counts, ring_offsets, numbers, inexact, rest = read_rings(
             np.frombuffer(buffer, np.uint8), offsets, _SEGMENTATION
         )
         for index, begin, end in inexact.tolist():
             numbers[index] = float(buffer[begin:end])
-        if len(numbers) and not np.abs(numbers).max() <= COORDINATE_MAX:
-            cuts[:], ring_counts[:] = -1, 0  # one number is no coordinate: the record's own checks say which
-        rests = [
-            text if begin < 0 else b"%b0%b" % (text[:begin], text[end:])
-            for text, (begin, end) in zip(texts, cuts.tolist(), strict=True)
-        ]
-        values, ends, ring = self._decoded_all(rests, texts, starts, rows), ring_offsets.tolist(), 0
-        for i, (count, row) in enumerate(zip(ring_counts.tolist(), rows, strict=True)):
-            rings = tuple(numbers[ends[k] : ends[k + 1]].reshape(-1, 2) for k in range(ring, ring + count))
-            ring += count
-            yield RawAnnotation(row, values[i], rings or None)
-
-    def read_values(self, rows: list[int]) -> list[Any]:
-        """The annotations `rows` as JSON has them; neighbours in the file are read and decoded together.
-
-        Raises `BadAnnotation` with the line for one that is not JSON.
-        """
-        items = self.annotations
-        assert items is not None
-        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-        values: list[Any] = []
-        for run in np.split(np.array(rows, np.int64), cuts) if rows else ():
-            start, end = int(items.starts[run[0]]), int(items.ends[run[-1]])
-            values += self._decoded_run(self._read(start, end), run.tolist())
-        return values
-
-    def _decoded_run(self, text: bytes, rows: list[int]) -> list[Any]:
-        try:
-            values = decoded(b"[%b]" % text)
-        except ValueError:
-            values = []
-        if len(values) == len(rows):
-            return values
-        return [raw.values for raw in self.read_annotations(rows)]
-
-    def _decoded_all(self, rests: list[bytes], texts: list[bytes], starts: list[int], rows: list[int]) -> list[Any]:
-        """All of an image's annotations in one go, which takes half the time; one by one where that fails."""
-        try:
-            values = decoded(b"[%b]" % b",".join(rests))
-        except ValueError:
-            values = []
-        if len(values) == len(rests):
-            return values
+        values = _all_decoded(rest.tobytes(), len(rows))
+        if values is None or (len(numbers) and not np.abs(numbers).max() <= COORDINATE_MAX):
+            return [  # one by one, which tells what is wrong with which
+                RawAnnotation(row, self._decoded(text, start, f"{self.array}[{row}]"), None)
+                for text, start, row in zip(texts, starts, rows, strict=True)
+            ]
+        ends = ring_offsets.tolist()
+        rings = (numbers[begin:end].reshape(-1, 2) for begin, end in itertools.pairwise(ends))
         return [
-            self._decoded(text, start, f"{self.array}[{row}]")
-            for text, start, row in zip(texts, starts, rows, strict=True)
+            RawAnnotation(row, value, tuple(itertools.islice(rings, count)) if count else None)
+            for row, value, count in zip(rows, values, ring_counts.tolist(), strict=True)
         ]
 
     def _read(self, start: int, end: int) -> bytes:
@@ -161,6 +125,15 @@ class CocoFile:
             with self._reader() as file:
                 line = line_of(file, start + position)
             raise BadAnnotation(self.uri, f"line {line}: {item}: not the expected JSON: {error}") from None
+
+
+def _all_decoded(text: bytes, count: int) -> list[Any] | None:
+    """The `count` values of an array; None where it is not JSON."""
+    try:
+        values = decoded(text)
+    except ValueError:
+        return None
+    return values if len(values) == count else None
 
 
 def _descriptor(uri: str) -> int:

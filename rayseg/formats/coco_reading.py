@@ -241,13 +241,7 @@ def _annotations(part: Part, rows: list[int], image: AnnotatedImage, faults: Fau
     image_hw = image.image_hw
     for raw in part.file.read_annotations(rows) if rows else ():
         try:
-            if not isinstance(raw.values, dict):
-                raise Unusable("annotation", f"expected an object, found {shown(raw.values)}")
-            source_id = raw.values.get("category_id")
-            category = part.classes.get(source_id) if is_id(source_id) else None
-            if category is None:
-                raise Unusable("category", f"expected the id of a category, found {shown(source_id)}")
-            annotation = annotation_of(raw, category, image_hw)
+            annotation = annotation_of(raw, part.classes, image_hw)
         except Unusable as error:
             faults.add(part.file.uri, error.kind, f"{part.file.array}[{raw.number}]", str(error))
             continue

@@ -9,6 +9,7 @@ Functions raise `Unusable`, a `ValueError` with a kind for `Faults.add`, for wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ OWN = "rayseg"  # the key under which COCO files hold what COCO has no words for
 
 _CATEGORY_KEYS = {"id", "name", "supercategory", OWN}
 _IMAGE_KEYS = {"file_name", "height", "width", OWN}
-_ANNOTATION_KEYS = {"segmentation", "bbox", "iscrowd", "image_id", "category_id", OWN}
 
 
 class Unusable(ValueError):
@@ -50,7 +50,7 @@ def category_of(value: Any) -> Category:
     above = value.get("supercategory")
     if above is not None and not isinstance(above, str):
         extras["supercategory"], above = above, None
-    return Category(value["name"], source_id, above, colour, _extras(extras, value))
+    return Category(value["name"], source_id, above, colour, _extras(extras, value.get(OWN)))
 
 
 def image_of(value: Any, split: str | None) -> AnnotatedImage:
@@ -70,16 +70,21 @@ def image_of(value: Any, split: str | None) -> AnnotatedImage:
     attributes = extras.pop("attributes") if isinstance(extras.get("attributes"), dict) else {}
     if path != name:
         extras["file_name"] = name
-    return AnnotatedImage(path, None, image_hw, (), split, attributes, _extras(extras, value))
+    return AnnotatedImage(path, None, image_hw, (), split, attributes, _extras(extras, value.get(OWN)))
 
 
-def annotation_of(raw: RawAnnotation, category: int, image_hw: tuple[int, int] | None) -> Annotation:
-    """One annotation of class `category`, in an image of the size that the file records."""
-    value = raw.values
-    box = _box(value.get("bbox"))
-    shape = Polygons(tuple((ring,) for ring in raw.rings)) if raw.rings else _shape(value.get("segmentation"), image_hw)
-    extras = {key: one for key, one in value.items() if key not in _ANNOTATION_KEYS}
-    if isinstance(own := value.get(OWN), dict):
+def annotation_of(raw: RawAnnotation, classes: Mapping[Any, int], image_hw: tuple[int, int] | None) -> Annotation:
+    """One annotation, in an image of the size that the file records. `classes` by ids; `raw.values` is used up."""
+    if not isinstance(raw.values, dict):
+        raise Unusable("annotation", f"expected an object, found {shown(raw.values)}")
+    take = raw.values.pop
+    category = _class(take("category_id", None), classes)
+    segmentation, box = take("segmentation", None), _box(take("bbox", None))
+    crowd, own = bool(take("iscrowd", 0)), take(OWN, None)
+    shape = Polygons(tuple((ring,) for ring in raw.rings)) if raw.rings else _shape(segmentation, image_hw)
+    take("image_id", None)
+    extras = raw.values
+    if isinstance(own, dict):
         shape, box = _own_shape(own, shape, image_hw), _own_box(own, box)
         made = own.get("made", ())
         if shape is not None and "bbox" in made:
@@ -88,21 +93,26 @@ def annotation_of(raw: RawAnnotation, category: int, image_hw: tuple[int, int] |
             extras.pop("area", None)
     if shape is None and box is None:
         raise Unusable("annotation", "expected a segmentation or a bbox, found neither")
-    score = _score(extras.pop("score", None))
-    attributes = extras.pop("attributes") if isinstance(extras.get("attributes"), dict) else {}
-    group = extras.pop("group_id") if type(extras.get("group_id")) is int else None
-    crowd = bool(value.get("iscrowd"))
-    annotation = Annotation(category, box, shape, crowd, score, group, attributes, _extras(extras, value))
+    score = _score(take("score")) if "score" in extras else None
+    attributes = take("attributes") if isinstance(extras.get("attributes"), dict) else {}
+    group = take("group_id") if type(extras.get("group_id")) is int else None
+    annotation = Annotation(category, box, shape, crowd, score, group, attributes, _extras(extras, own))
     if not raw.rings and (fault := shapes.fault(annotation, image_hw)):
         raise Unusable(*fault)
     return annotation
 
 
-def _extras(extras: dict[str, Any], value: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _class(source_id: Any, classes: Mapping[Any, int]) -> int:
+    try:
+        return classes[source_id]
+    except (KeyError, TypeError):
+        raise Unusable("category", f"expected the id of a category, found {shown(source_id)}") from None
+
+
+def _extras(extras: dict[str, Any], own: Any) -> dict[str, dict[str, Any]]:
     """COCO's extras, and those of other formats that rayseg wrote."""
     all_extras = {NAME: extras} if extras else {}
-    own = value.get(OWN)
-    if own and isinstance(own, dict) and isinstance(own.get("extras"), dict):
+    if isinstance(own, dict) and isinstance(own.get("extras"), dict):
         all_extras.update({key: one for key, one in own["extras"].items() if isinstance(one, dict) and key != NAME})
     return all_extras
 
@@ -127,7 +137,8 @@ def _box(value: Any) -> Box | None:
     if value is None or value == []:
         return None
     try:
-        x, y, width, height = (one + 0.0 for one in value)
+        x, y, width, height = value
+        x, y, width, height = x + 0.0, y + 0.0, width + 0.0, height + 0.0
     except (TypeError, ValueError, OverflowError):
         raise Unusable("box", f"expected bbox as four numbers x, y, width, height, found {shown(value)}") from None
     most = shapes.COORDINATE_MAX
@@ -183,13 +194,14 @@ def _compressed(counts: Any, hw: tuple[int, int]) -> bytes:
         if "length 0" not in reason:
             raise ValueError(reason)
         runs = rles.runs()[0]
-    elif isinstance(counts, list) and all(type(run) is int for run in counts):
-        runs = np.array(counts, np.int64)
     else:
-        raise ValueError("they are neither a string nor a list of whole numbers")
+        runs = np.array(counts)
+        if not isinstance(counts, list) or runs.dtype != np.int64:
+            raise ValueError("they are neither a string nor a list of whole numbers")
     if not len(runs) or runs.min() < 0 or int(runs.sum()) != hw[0] * hw[1]:
         raise ValueError("its runs do not cover the image")
-    runs = _without_empty(runs)
+    if len(runs) > 1 and runs[1:].min() == 0:
+        runs = _without_empty(runs)
     return Rles.from_runs(runs, np.array([0, len(runs)]), hw).strings()[0]
 
 

@@ -15,7 +15,7 @@ MISSING, INTEGER, OTHER = 0, 1, 2  # kinds of a wanted key's value
 SCANNING, ENDED, FULL, FAULT = 0, 1, 2, 3
 
 _QUOTE, _BACKSLASH, _COMMA, _COLON, _POINT, _MINUS = (np.uint8(ord(char)) for char in '"\\,:.-')
-_BRACE, _BRACKET, _BRACKET_END = (np.uint8(ord(char)) for char in "{[]")
+_BRACE, _BRACKET, _BRACKET_END, _ZERO = (np.uint8(ord(char)) for char in "{[]0")
 _SPACE, _OPENING, _CLOSING, _DELIMITERS, _SIGNS, _EXPONENT = (
     tuple(np.uint8(ord(char)) for char in chars) for chars in (" \n\r\t", "{[", "}]", ",]}:", "+-", "eE")
 )
@@ -185,24 +185,47 @@ def read_rings(buffer, offsets, key):
 
     Returns for each object where its value begins and ends, relative to it, (n, 2) int64, -1 where it is not of that form
     or a ring has fewer than 6 or an odd number of coordinates; the number of its rings (n,); the offsets of all rings
-    (rings + 1,) into all numbers (m,) float64; and (k, 3) int64 of those that are not exact: index, begin and end in the
-    buffer. Exact are those whose digits and power of ten a float64 holds (Clinger 1990, the fast path).
+    (rings + 1,) into all numbers (m,) float64; (k, 3) int64 of those that are not exact: index, begin and end in the
+    buffer; and the text (bytes,) uint8 of an array of the objects with 0 in place of what was read. Exact are numbers whose
+    digits and power of ten a float64 holds (Clinger 1990, the fast path).
     """
     n = len(offsets) - 1
     cuts, ring_counts = np.full((n, 2), -1, np.int64), np.zeros(n, np.int64)
     numbers, ring_offsets = np.empty(len(buffer) // 2 + 1, np.float64), np.zeros(len(buffer) // 12 + 2, np.int64)
     inexact = np.empty((len(buffer) // 2 + 1, 3), np.int64)
+    rest, size = np.empty(len(buffer) + 2 * n + 2, np.uint8), 1
+    rest[0] = _BRACKET
     rings, left = 0, 0
     for i in range(n):
         begin = _value_of(buffer, offsets[i], offsets[i + 1], key)
-        if begin < 0:
-            continue
-        end, found, inexact_found = _rings(buffer, begin, offsets[i + 1], numbers, ring_offsets, rings, inexact, left)
-        if end >= 0:
-            cuts[i, 0], cuts[i, 1] = begin - offsets[i], end - offsets[i]
-            ring_counts[i] = found - rings
-            rings, left = found, inexact_found
-    return cuts, ring_counts, ring_offsets[: rings + 1], numbers[: ring_offsets[rings]], inexact[:left]
+        end = np.int64(-1)
+        if begin >= 0:
+            end, found, inexact_found = _rings(
+                buffer, begin, offsets[i + 1], numbers, ring_offsets, rings, inexact, left
+            )
+            if end >= 0:
+                cuts[i, 0], cuts[i, 1] = begin - offsets[i], end - offsets[i]
+                ring_counts[i] = found - rings
+                rings, left = found, inexact_found
+        size = _put_without(rest, size, buffer, offsets[i], offsets[i + 1], begin, end)
+    rest[size - 1 if n > 0 else size] = _BRACKET_END
+    size += 0 if n > 0 else 1
+    return cuts, ring_counts, ring_offsets[: rings + 1], numbers[: ring_offsets[rings]], inexact[:left], rest[:size]
+
+
+@kernel
+def _put_without(rest, size, buffer, first, last, begin, end):
+    """Write `buffer` from `first` to `last` and a comma, with 0 for `begin` to `end` where that is a place. The new size."""
+    if end < 0:
+        begin = last
+    rest[size : size + begin - first] = buffer[first:begin]
+    size += begin - first
+    if end >= 0:
+        rest[size] = _ZERO
+        rest[size + 1 : size + 1 + last - end] = buffer[end:last]
+        size += 1 + last - end
+    rest[size] = _COMMA
+    return size + 1
 
 
 @kernel
@@ -273,7 +296,7 @@ def _number(buffer, position, size):
         position += 1
     begin = position
     position, mantissa, digits = _digits(buffer, position, size, np.int64(0), 0)
-    if digits == 0 or (digits > 1 and buffer[begin] == 48):
+    if digits == 0 or (digits > 1 and buffer[begin] == _ZERO):
         return -1, 0.0, False
     scale = 0
     if position < size and buffer[position] == _POINT:

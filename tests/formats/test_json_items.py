@@ -132,11 +132,15 @@ def test_rings_are_the_numbers_that_json_reads(cases):
         texts.append(json.dumps(item, indent=indent).encode())
     buffer = b"".join(texts)
     offsets = np.cumsum([0, *map(len, texts)])
-    cuts, counts, ends, found, inexact = read_rings(
+    cuts, counts, ends, found, inexact, rest = read_rings(
         np.frombuffer(buffer, np.uint8), offsets, np.frombuffer(b"segmentation", np.uint8)
     )
     for index, begin, end in inexact.tolist():
         found[index] = float(buffer[begin:end])
+    expected = [
+        b"%b0%b" % (text[:a], text[b:]) if a >= 0 else text for text, (a, b) in zip(texts, cuts.tolist(), strict=True)
+    ]
+    assert rest.tobytes() == b"[%b]" % b",".join(expected)
     ring = 0
     for (value, _, _), text, (begin, end), count in zip(cases, texts, cuts.tolist(), counts.tolist(), strict=True):
         if value and all(len(one) >= 6 and len(one) % 2 == 0 for one in value):
