@@ -3,7 +3,7 @@
 Read: `instances_*.json` beside each other or under `annotations/`, one split each, or one file by its own URI; see
 `coco_layout` for names and for where images are looked for. A list of results takes its images and categories from the
 ground truth that `images=` names (a `.json`) or that lies beside and knows all its images; without one, ids stand for
-names. Annotations are grouped by image whatever their order; of a file of a million some 20 bytes each are held. `bbox`
+names. Annotations are grouped by image whatever their order; of a file of a million some 40 bytes each are held. `bbox`
 is the box as it came; RLEs are made compressed and canonical. Sizes that the file records decide which raster of a
 rotated photo was drawn on, so the headers of images that are found are read.
 

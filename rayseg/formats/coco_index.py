@@ -1,6 +1,6 @@
 """A COCO file of any size, open for reading image by image: where its items lie, its annotations grouped by image.
 
-Of a million annotations some 20 bytes each are held: their places in the file, in the order of the images. A file that does
+Of a million annotations some 40 bytes each are held: their places in the file, in the order of the images. A file that does
 not lie on a local disk is copied to a temporary one first, because items are fetched from wherever they lie.
 
 Shapes: N annotations, I images.
