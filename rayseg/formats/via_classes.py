@@ -20,6 +20,7 @@ CLASS_NAMES = (
 )  # fmt: skip
 DEFAULT_ATTRIBUTE = "class"
 DEFAULT_CLASS = "object"
+UNLABELLED = "rayseg_unlabelled"  # marks regions whose class was found by the rule
 _OWN_PREFIX = "rayseg_"
 
 
@@ -55,7 +56,7 @@ def find(regions: Iterable[Mapping[str, Any]], declared: Mapping[str, Any], aske
     classes = Classes(asked or _attribute(regions))
     classes.options = _options(declared.get(classes.attribute))
     names = dict.fromkeys(classes.options.values())
-    for attributes in regions:
+    for attributes in sorted(regions, key=lambda attributes: attributes.get(UNLABELLED) is True):  # these come last
         name = classes.name_of(attributes.get(classes.attribute))
         if name is not None:
             names[name] = None

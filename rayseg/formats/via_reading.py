@@ -15,13 +15,13 @@ from rayseg.errors import ImageError
 from rayseg.formats import data_paths, exact_notes, json_values, orientation, shapes, via_regions
 from rayseg.formats.faults import Faults
 from rayseg.formats.orientation import Raster
-from rayseg.formats.via_classes import Classes
+from rayseg.formats.via_classes import UNLABELLED, Classes
 from rayseg.formats.via_files import ViaFile, regions_of
 from rayseg.images.headers import Header, header
 
 SIZE, NAME = "rayseg_size", "rayseg_name"  # file attributes
 SHAPE, BOX, GROUP, SCORE, CROWD = "rayseg_shape", "rayseg_box", "rayseg_group", "rayseg_score", "rayseg_crowd"
-OBJECT, UNLABELLED = "rayseg_object", "rayseg_unlabelled"
+OBJECT = "rayseg_object"
 REGION_NOTES = (SHAPE, BOX, GROUP, SCORE, CROWD, OBJECT, UNLABELLED)
 UNKNOWN_SIZE = -1  # as VIA writes it
 _ENTRY_KEYS = {"filename", "size", "regions", "file_attributes", "base64_img_data"}

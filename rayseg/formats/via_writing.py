@@ -17,7 +17,7 @@ from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
 from rayseg.formats.sink import Sink
 from rayseg.formats.unheld import Held
-from rayseg.formats.via_classes import DEFAULT_ATTRIBUTE, Classes
+from rayseg.formats.via_classes import DEFAULT_ATTRIBUTE, UNLABELLED, Classes
 from rayseg.formats.via_files import ATTRIBUTES, CSV_COLUMNS, METADATA, csv_rows
 from rayseg.formats.via_reading import (
     BOX,
@@ -30,7 +30,6 @@ from rayseg.formats.via_reading import (
     SHAPE,
     SIZE,
     UNKNOWN_SIZE,
-    UNLABELLED,
 )
 from rayseg.formats.writable import Own, drop_image, is_object, is_text, writable
 
