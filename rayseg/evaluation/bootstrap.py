@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -45,12 +46,20 @@ def draws(ranks: Sequence[Ranked], images: int, count: int, seed: int, threads: 
     ]
 
 
-def interval(values: np.ndarray, confidence: float) -> tuple[float, float] | None:
-    """The middle `confidence` of the draws `values` (B,), None where half of them or more are undefined."""
+def interval(values: np.ndarray, estimate: float | None, confidence: float) -> tuple[float, float] | None:
+    """The bias-corrected interval of `confidence` around `estimate` from the draws `values` (B,).
+
+    AP of few images is too high on average, and of draws from them higher still, which the share of draws below the estimate
+    shows: the quantiles are moved by it (Efron, 1981). None where half of the draws or more are undefined.
+    """
     known = values[~np.isnan(values)]
-    if 2 * len(known) <= len(values):
+    if estimate is None or np.isnan(estimate) or 2 * len(known) <= len(values):
         return None
-    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    normal = NormalDist()
+    below = float((known < estimate).mean() + (known == estimate).mean() / 2)
+    shift = 2 * normal.inv_cdf(min(max(below, 1 / len(known) / 2), 1 - 1 / len(known) / 2))
+    tail = normal.inv_cdf((1 - confidence) / 2)
+    low, high = np.quantile(known, [normal.cdf(shift + tail), normal.cdf(shift - tail)])
     return float(low), float(high)
 
 

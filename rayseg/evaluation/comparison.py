@@ -161,7 +161,7 @@ def _difference(
     drawn = drawn_b - drawn_a
     known = drawn[~np.isnan(drawn)]
     ahead = float((known > 0).mean() + (known == 0).mean() / 2) if len(known) else None
-    return Difference(float(a), float(b), float(b - a), bootstrap.interval(drawn, confidence), ahead)
+    return Difference(float(a), float(b), float(b - a), bootstrap.interval(drawn, float(b - a), confidence), ahead)
 
 
 def _known(value: float) -> float | None:

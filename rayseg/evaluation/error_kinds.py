@@ -3,7 +3,7 @@
 A detection that hits nothing at IoU .50 has the wrong class, the wrong place, both, comes after a better one for the same
 truth, or lies on background; a truth that nothing hits, and that no wrong class or place would have hit, is missed. The cost
 of a kind is what AP at IoU .50 would gain if only that kind were put right: a wrong class or place becomes a hit where its
-truth is free and it is the best claim to it, else it goes; the others go; missed truths go.
+truth is free and no better detection of either kind lays claim to it, else it goes; the others go; missed truths go.
 
 Shapes: D detections, G truths, K classes.
 """
@@ -78,12 +78,13 @@ class _Oracle:
         return self._gain(self._ap(everything, self._hit, self._detections.classes, self._counted & ~self.missed()))
 
     def _best_claims(self, of_kind: np.ndarray) -> np.ndarray:
-        """Of the detections that would hit a free truth, the best for each: their rows."""
-        rows = np.flatnonzero(of_kind)
+        """Of the detections that would hit a free truth with another class or place, the best for each: those `of_kind`."""
+        rows = np.flatnonzero(np.isin(self.kinds, (CLASS, PLACE)))
         rows = rows[~self._used[self.targets[rows]]]
         rows = rows[np.argsort(-self._detections.scores[rows], kind="stable")]
         _, first = np.unique(self.targets[rows], return_index=True)
-        return rows[first]
+        best = rows[first]
+        return best[of_kind[best]]
 
     def _gain(self, value: float | None) -> float | None:
         return None if value is None or self._base is None else value - self._base

@@ -147,12 +147,15 @@ class _Summary:
         confidence = self.settings["confidence"]
         by_measure = {
             name: {
-                metric: bootstrap.interval(drawn.metrics[:, k], confidence) for k, metric in enumerate(bootstrap.DRAWN)
+                metric: bootstrap.interval(drawn.metrics[:, k], self.results[name].metrics[metric], confidence)
+                for k, metric in enumerate(bootstrap.DRAWN)
             }
             for name, drawn in zip(names, found, strict=True)
         }
-        primary = found[names.index(self.records.primary)].classes
-        return by_measure, [bootstrap.interval(primary[:, k], confidence) for k in range(self.classes)]
+        primary = self.records.primary
+        drawn = found[names.index(primary)].classes
+        whole = [_of_class(self.results[primary], k, self.matching)["AP"] for k in range(self.classes)]
+        return by_measure, [bootstrap.interval(drawn[:, k], whole[k], confidence) for k in range(self.classes)]
 
     def _classes(self, intervals: list[Interval | None]) -> tuple[ClassMetrics, ...]:
         records, primary = self.records, self.records.primary

@@ -92,7 +92,7 @@ def match_shard(shard: Shard, measures: Sequence[Measure]) -> Records:
                 matrix, places, det_starts, gt_starts, dets.classes, gts.classes, hidden[:, 0], at_50,
                 (ignored[:, 0] & 1).astype(bool), BACKGROUND_IOU, float(IOU_THRESHOLDS[AT_50]),
             )  # fmt: skip
-            order = np.lexsort((-dets.scores, dets.images))
+            order = np.lexsort((dets.items, -dets.scores, dets.images))
             any_class = matching.match_any_class(
                 matrix, places, det_starts, gt_starts, order, crowd, float(IOU_THRESHOLDS[AT_50])
             )
