@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from annotated_samples import mask_of, picture, polygons, rectangle, rle
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -84,6 +84,7 @@ def test_ellipses_turn_with_their_pixels(turn: int):
     assert np.array_equal(mask_of(turned, found(turn).image_hw), upright_pixels(mask_of(leaning, WIDE), turn))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ORIENTATIONS), st.lists(st.tuples(*[st.integers(-5, 40)] * 2), min_size=3, max_size=6))
 def test_there_and_back_is_the_same(turn: int, points: list[tuple[int, int]]):
     drawn = Annotation(0, (1.0, 2.0, 5.0, 9.0), polygons([np.array(points, np.float64)]), group=3, attributes={"a": 1})

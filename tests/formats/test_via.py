@@ -274,6 +274,7 @@ def test_a_class_that_was_changed_is_written_as_it_is_now(tmp_path: Path):
     assert only(again)[1].extras == {"via": {"unlabelled": True}}
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(["class", "a", "b", ""]), sample_records.json_values), max_size=5))
 def test_every_region_has_a_class_that_is_listed(regions: list[dict[str, Any]]):
     classes = via_classes.find(regions, {}, None)
