@@ -21,7 +21,8 @@ Writing
   them, which is reported, nor several objects of a label like `traffic light`, which are numbered all the same.
 - polygons.json has a ring through the outermost pixels of each object, and under the key `rayseg`, which other tools pass
   over, what it has no place for: boxes, scores, groups, attributes, the image's own name and URI.
-- The city is the image's folder. Embedded images go to leftImg8bit as they are, others stay where they are.
+- The city is the image's folder. The image goes to leftImg8bit, byte for byte, where it can be read; where not, its URI is
+  noted.
 - labelIds has 8 bits and instanceIds 16 while ids are below 66; beyond, packed RGB.
 """
 

@@ -68,16 +68,19 @@ class Writer:
         annotations, numbers, ids = self._numbered(image, image_hw)
         split, city, base = self._place(image)
         content = dict(zip(SIZE_KEYS, image_hw, strict=True)) | self._polygons(image, annotations, numbers, ids)
-        note = self._note(image, (split, city, base), annotations, numbers)
+        data = image_files.encoded(image)
+        note = self._note(image, data, (split, city, base), annotations, numbers)
         if note:
             content[NOTE] = note
         start = f"gtFine/{split}/{city}/{base}_gtFine_"
         self._sink.put(start + INSTANCES, id_maps.gray(ids, least_bits=16))
         self._sink.put(start + LABELS, id_maps.gray(np.where(ids >= PER_LABEL, ids // PER_LABEL, ids)))
         self._sink.put(start + POLYGONS, json.dumps(content, ensure_ascii=False).encode())
-        if image.data is not None:
+        if data is None:
+            self._losses.dropped("image file", "it cannot be read; loaders look for it in leftImg8bit")
+        else:
             self._losses.kept("image file")
-            self._sink.put(f"leftImg8bit/{split}/{city}/{base}{IMAGE_ENDING}.{self._suffix(image)}", image.data)
+            self._sink.put(f"leftImg8bit/{split}/{city}/{base}{IMAGE_ENDING}.{_suffix(data)}", data)
 
     def finish(self) -> None:
         """The file of labels, unless they are Cityscapes' own."""
@@ -191,12 +194,6 @@ class Writer:
         self._used.add(f"{split}/{city}/{base}")
         return split, city, base
 
-    @staticmethod
-    def _suffix(image: AnnotatedImage) -> str:
-        """The suffix of an embedded image."""
-        found = image_files.header_of(image.data)
-        return {"jpeg": "jpg", None: "png"}.get(found and found.format, found.format if found else "png")
-
     def _polygons(
         self, image: AnnotatedImage, annotations: list[Annotation], numbers: list[int | None], ids: np.ndarray
     ) -> dict[str, Any]:
@@ -214,17 +211,17 @@ class Writer:
     def _note(
         self,
         image: AnnotatedImage,
+        data: bytes | None,
         place: tuple[str, str, str],
         annotations: list[Annotation],
         numbers: list[int | None],
     ) -> dict[str, Any]:
         """What files and maps do not say; {} where there is nothing."""
         split, city, base = place
-        ending = self._suffix(image) if image.data is not None else "png"
         note: dict[str, Any] = {}
-        if image.name != f"{city}/{base}{IMAGE_ENDING}.{ending}":
+        if image.name != f"{city}/{base}{IMAGE_ENDING}.{_suffix(data)}":
             note["image"] = image.name
-        if image.uri is not None and image.data is None:
+        if image.uri is not None and data is None:
             note["uri"] = image.uri
         if image.split != split:
             note["split"] = image.split
@@ -250,3 +247,9 @@ class Writer:
         if self._table.is_crowd(number, annotation.category):
             entry.pop("crowd", None)
         return {"id": number} | entry
+
+
+def _suffix(data: bytes | None) -> str:
+    """The suffix of an image's file, png where there is none."""
+    found = image_files.header_of(data)
+    return "png" if found is None else {"jpeg": "jpg"}.get(found.format, found.format)

@@ -2,7 +2,8 @@
 
     Annotations/<id>.xml  JPEGImages/<id>.jpg  SegmentationObject/<id>.png  SegmentationClass/<id>.png
     ImageSets/Segmentation/<split>.txt  ImageSets/Main/<split>.txt        one id a line
-    labelmap.txt        the classes where they are not VOC's twenty, as CVAT and datumaro write it
+    labelmap.txt        the classes where they are not VOC's twenty, as CVAT and datumaro write it; before a colour that
+                        rayseg chose, because datumaro wants one for all or none, stands a comment that says so
 
 An image's split is the first list that names it, of `train`, `val`, `test` and any others by name, `trainval` last; the
 Segmentation lists rule over the Main lists. `default` lists images of no split, as datumaro has it. Lists of one class
@@ -16,6 +17,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from rayseg import storage
 from rayseg.annotations import Category
@@ -32,7 +35,7 @@ CLASSES = (
 NO_SPLIT = "default"
 BOTH = "trainval"
 VOID = 255
-_KINDS = ("Annotations", "SegmentationObject")
+_CHOSEN = "# chosen by rayseg:"
 _PLACE = re.compile(r"((?:[^/]+/){0,2}?)(?:Annotations/.+\.xml|SegmentationObject/.+\.png)")
 _FLAGGED = re.compile(rb"\S+\s+(-1|0|1)\s*")
 _LIST_BYTES = 1 << 28
@@ -120,22 +123,39 @@ def label_map(uri: str) -> tuple[tuple[Category, ...], dict[int, int]]:
     maps to category. Raises `BadAnnotation` with the line."""
     categories: list[Category] = []
     places: dict[int, int] = {}
-    index = 0
+    index, chosen = 0, False
     for number, line in enumerate(_lines(uri, keep_empty=True), 1):
         if not line or line.startswith("#"):
+            chosen = line == _CHOSEN
             continue
         name, colour, *_ = (*line.rsplit(":", 3), "") if line.count(":") >= 3 else (*line.split(":"), "", "")
         if name != "background":
             places[index] = len(categories)
-            categories.append(Category(name, colour=_colour(colour, uri, number)))
-        index += 1
+            categories.append(Category(name, colour=None if chosen else _colour(colour, uri, number)))
+        index, chosen = index + 1, False
     return tuple(categories), places
 
 
-def label_map_text(categories: Sequence[Category]) -> str:
-    """The labelmap.txt of categories, whose index in class maps is then their place and one."""
-    lines = [f"{category.name}:{','.join(map(str, category.colour or ()))}::\n" for category in categories]
-    return "".join(["# label:color_rgb:parts:actions\n", "background:0,0,0::\n", *lines])
+def label_map_text(categories: Sequence[Category], palette: np.ndarray) -> str:
+    """The labelmap.txt of categories, whose index in class maps is then their place and one; `palette` (256, 3) uint8."""
+    lines = ["# label:color_rgb:parts:actions", "background:0,0,0::"]
+    for i, category in enumerate(categories):
+        colour = category.colour or (palette[i + 1].tolist() if i + 1 < VOID else ())
+        lines += [*([_CHOSEN] if category.colour is None else []), f"{category.name}:{','.join(map(str, colour))}::"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def palette_of(categories: Sequence[Category]) -> np.ndarray:
+    """(256, 3) uint8: the categories' colours at their place and one, VOC's where they have none; each only once."""
+    palette = colour_map()
+    given = {category.colour for category in categories if category.colour is not None}
+    spare = [row for row in palette[len(categories) + 1 : VOID].tolist() if tuple(row) not in given]
+    for i, category in enumerate(categories[: VOID - 1]):
+        if category.colour is not None:
+            palette[i + 1] = category.colour
+        elif tuple(palette[i + 1].tolist()) in given and spare:
+            palette[i + 1] = spare.pop()
+    return palette
 
 
 def _ids(names: Iterable[str], ending: str) -> frozenset[str]:

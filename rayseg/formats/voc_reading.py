@@ -14,6 +14,7 @@ from rayseg.annotations import AnnotatedImage, Annotation, Category, Mask
 from rayseg.errors import ImageError, StorageError
 from rayseg.formats import data_paths, id_maps, orientation, safe_xml, shapes, voc_layout, voc_xml
 from rayseg.formats.faults import BadAnnotation, Faults
+from rayseg.formats.instance_notes import extras_in
 from rayseg.formats.voc_layout import NO_SPLIT, VOID, Layout
 from rayseg.formats.voc_ties import tie
 from rayseg.formats.voc_xml import Thing
@@ -138,7 +139,7 @@ class VocImages:
         self, image_id: str, root: Element | None, numbers: np.ndarray | None, hw: tuple[int, int] | None
     ) -> tuple[list[Annotation], dict[str, dict]]:
         """What the XML says, with the masks of the map."""
-        extras = {} if root is None else voc_xml.extras_of(root)
+        extras = {} if root is None else {**extras_in(voc_xml.note_of(root)), **voc_xml.extras_of(root)}
         things = [] if root is None else self._things(image_id, root)
         masks: dict[int, Mask] = {}
         alone: list[Annotation] = []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset
 from rayseg.formats import data_paths, id_maps, image_files, painting, shapes, voc_layout, voc_xml
+from rayseg.formats.keeping import keep_extras
 from rayseg.formats.listing import stem
 from rayseg.formats.losses import Losses
 from rayseg.formats.sink import Sink
@@ -27,7 +30,7 @@ class Writer:
     def __init__(self, dataset: Dataset, sink: Sink, losses: Losses) -> None:
         self._sink, self._losses = sink, losses
         self._categories = [self._sayable(category) for category in dataset.categories]
-        self._colours = _palette(self._categories)
+        self._colours = voc_layout.palette_of(self._categories)
         self._ids: set[str] = set()
         self._names: set[str] = set()
         self._lists: dict[str, dict[str, list[str]]] = {"Main": defaultdict(list), "Segmentation": defaultdict(list)}
@@ -47,7 +50,8 @@ class Writer:
         self._ids.add(image_id)
         self._names.add(image.name)
         self._losses.kept("image")
-        _HELD.image(image, self._losses)
+        _HELD.image(dataclasses.replace(image, extras={}), self._losses)
+        image = dataclasses.replace(image, extras=self._with_extras(image.extras))
         written, masked = self._annotations(image, image_id, image_hw)
         self._sink.put(f"Annotations/{image_id}.xml", self._xml(image, image_hw, written, masked))
         if data is None:
@@ -74,7 +78,7 @@ class Writer:
                     self._losses.dropped("split", "its name cannot be that of a list", len(ids))
                     continue
                 self._sink.put(f"ImageSets/{kind}/{name}.txt", "".join(f"{image_id}\n" for image_id in ids).encode())
-        self._sink.put("labelmap.txt", voc_layout.label_map_text(self._categories).encode(), last=True)
+        self._sink.put("labelmap.txt", voc_layout.label_map_text(self._categories, self._colours).encode(), last=True)
 
     def _sayable(self, category: Category) -> Category:
         """The category with a name that both XML and a line of labelmap.txt can hold."""
@@ -127,11 +131,18 @@ class Writer:
             if annotation.box_xyxy is not None:
                 self._losses.kept("box")
             held = voc_xml.holds(annotation.attributes)
-            _HELD.annotation(annotation, self._losses, annotation.attributes.keys() - set(held))
+            bare = dataclasses.replace(annotation, extras={})
+            _HELD.annotation(bare, self._losses, annotation.attributes.keys() - set(held))
             kept = {name: annotation.attributes[name] for name in held}
             given = box if number is None else annotation.box_xyxy
-            written.append((dataclasses.replace(annotation, box_xyxy=given, attributes=kept), number))
+            extras = self._with_extras(annotation.extras)
+            written.append((dataclasses.replace(bare, box_xyxy=given, attributes=kept, extras=extras), number))
         return written
+
+    def _with_extras(self, extras: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """VOC's own extras, and those of other formats that JSON holds."""
+        own = {"voc": extras["voc"]} if "voc" in extras else {}
+        return own | keep_extras(extras, self._losses, "voc")
 
     def _put_maps(
         self, image: AnnotatedImage, image_id: str, ids: np.ndarray, place_of: dict[int, int], void: np.ndarray | None
@@ -161,6 +172,7 @@ class Writer:
         SubElement(root, "filename").text = image.name.rpartition("/")[2]
         voc_xml.add_size(root, image_hw)
         SubElement(root, "segmented").text = str(int(masked))
+        voc_xml.add_note(root, voc_xml.extras_note(image.extras))
         voc_xml.add_extras(root, image.extras)
         voc_xml.add_attributes(root, {name: image.attributes[name] for name in voc_xml.holds(image.attributes)})
         for annotation, number in written:
@@ -168,13 +180,3 @@ class Writer:
             assert box is not None
             voc_xml.add_thing(root, self._categories[annotation.category].name, annotation, box, number)
         return voc_xml.document(root)
-
-
-def _palette(categories: list[Category]) -> np.ndarray:
-    """(256, 3) uint8: VOC's colours, and the categories' own where they have any."""
-    colours = id_maps.colour_map()
-    for i, category in enumerate(categories[:_MOST]):
-        if category.colour is not None:
-            colours[i + 1] = category.colour
-    return colours
-

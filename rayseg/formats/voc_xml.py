@@ -9,7 +9,8 @@ So x1 = xmin - 1 and x2 = xmax in continuous coordinates; fractions are kept, in
     attributes/attribute           name and value of any other, as datumaro and CVAT have them; a value that is not plain
                                    text is JSON, and so is text that would read as JSON
     rayseg                         JSON of what VOC has no place for: the object's `instance` in SegmentationObject (others
-                                   go by the order), `crowd`, `score`, `group`, and `box` false where only a mask came
+                                   go by the order), `crowd`, `score`, `group`, `box` false where only a mask came, and
+                                   other formats' `extras`
     anything else                  kept as it is under extras["voc"]["elements"], as [tag, text or elements, XML attributes]
 """
 
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from rayseg.annotations import Annotation, Box
+from rayseg.formats.instance_notes import extras_in
 from rayseg.formats.shapes import COORDINATE_MAX
 
 FLAGS = ("difficult", "truncated", "occluded")
@@ -97,7 +99,7 @@ def thing_of(element: Element) -> Thing:
         score=_number_or_none(note.get("score"), 0.0, 1.0),
         group=_whole_or_none(note.get("group")),
         attributes=_flags(element) | attributes_of(element),
-        extras=extras_of(element, _OBJECT_TAGS),
+        extras={**extras_in(note), **extras_of(element, _OBJECT_TAGS)},
     )
     return Thing(name, annotation, _whole_or_none(note.get("instance")), note.get("box") is not False)
 
@@ -201,7 +203,7 @@ def add_size(root: Element, image_hw: tuple[int, int]) -> None:
 
 
 def add_thing(root: Element, name: str, annotation: Annotation, box: Box, instance: int | None) -> None:
-    """An `object` element; its attributes must be such as `holds` names."""
+    """An `object` element; its attributes must be such as `holds` names, its extras such as JSON holds."""
     element = SubElement(root, "object", _xml_attributes(annotation.extras))
     SubElement(element, "name").text = name
     attributes = dict(annotation.attributes)
@@ -283,7 +285,13 @@ def _note(annotation: Annotation, instance: int | None) -> dict[str, Any]:
         note["group"] = annotation.group
     if annotation.box_xyxy is None:
         note["box"] = False
-    return note
+    return note | extras_note(annotation.extras)
+
+
+def extras_note(extras: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Extras of other formats, as a part of a note."""
+    others = {name: dict(values) for name, values in extras.items() if name != "voc" and values}
+    return {"extras": others} if others else {}
 
 
 def _number_or_none(value: Any, least: float, most: float) -> float | None:

@@ -6,6 +6,8 @@ import dataclasses
 import json
 from collections.abc import Iterator
 
+import numpy as np
+
 from rayseg.annotations import AnnotatedImage, Annotation, Dataset, Points, Polygons, Polyline
 from rayseg.formats import data_paths, image_files, shapes, yolo_rows, yolo_yaml
 from rayseg.formats.listing import stem, suffix
@@ -157,15 +159,15 @@ class Writer:
                 self._losses.approximated("hole", "joined to the outline by a bridge")
             for _ in range(len(annotation.shape.parts) - 1):
                 self._losses.approximated("part", "joined to the first by a bridge")
-        self._tell_of_box(annotation)
+        self._tell_of_box(annotation, found.ring)
         return yolo_rows.ring_row(found.ring, image_hw)
 
-    def _tell_of_box(self, annotation: Annotation) -> None:
-        """A box beside an outline is lost, unless it is the outline's own."""
+    def _tell_of_box(self, annotation: Annotation, ring: np.ndarray) -> None:
+        """A box beside an outline is lost, unless it is that of the ring (K, 2) that is written."""
         if annotation.box_xyxy is None:
             return
-        tight = shapes.box_of(dataclasses.replace(annotation, box_xyxy=None)) or (0, 0, 0, 0)
-        if max(abs(a - b) for a, b in zip(annotation.box_xyxy, tight, strict=True)) > _BOX_TOLERANCE:
+        tight = np.concatenate([ring.min(axis=0), ring.max(axis=0)])
+        if np.abs(tight - annotation.box_xyxy).max() > _BOX_TOLERANCE:
             self._losses.dropped("box", "a row of an outline has no box of its own")
         else:
             self._losses.kept("box")
