@@ -16,7 +16,7 @@ from rayseg.formats import cvat_labels, data_paths, exact_notes, json_values, or
 from rayseg.formats.cvat_shapes import TAGS, Item, geometry, item_of, other_xml
 from rayseg.formats.cvat_text import whole
 from rayseg.formats.cvat_video import Frame, frames
-from rayseg.formats.faults import Faults
+from rayseg.formats.faults import Faults, Unusable
 from rayseg.formats.orientation import Raster
 from rayseg.formats.safe_xml import elements, line_of
 from rayseg.images.headers import Header
@@ -38,14 +38,6 @@ class Source:
     split: str | None
     meta: cvat_labels.Meta
     is_video: bool
-
-
-class _Unusable(ValueError):
-    """An item that cannot be taken; `kind` as `Faults` counts it."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 class CvatImages:
@@ -84,7 +76,7 @@ class CvatImages:
                 line = f"line {line_of(element)}"
                 try:
                     image = self._still(element, source)
-                except _Unusable as error:
+                except Unusable as error:
                     self._faults.add(source.uri, error.kind, line, str(error))
                     continue
                 yield image
@@ -93,7 +85,7 @@ class CvatImages:
         try:
             name = data_paths.inside(element.get("name", ""))
         except ValueError as error:
-            raise _Unusable("image", str(error)) from None
+            raise Unusable("image", str(error)) from None
         subset = element.get("subset") or source.split
         name, places = self._places(name, subset, source)
         uri, found = data_paths.first_image(places)
@@ -118,7 +110,7 @@ class CvatImages:
             uri, found = data_paths.first_image(places)
             try:
                 annotations, image_hw = self._drawn(frame.items, frame.image_hw, found, source)
-            except _Unusable as error:
+            except Unusable as error:
                 self._faults.add(source.uri, error.kind, f"frame {frame.number}", str(error))
                 continue
             yield AnnotatedImage(name, uri, image_hw, annotations, subset, {}, {"cvat": {"id": frame.number}})
@@ -150,7 +142,7 @@ class CvatImages:
         try:
             _, image_hw = orientation.upright((), found, hw, rule)
         except ValueError as error:
-            raise _Unusable("size", str(error)) from None
+            raise Unusable("size", str(error)) from None
         raster_hw = hw or (found and ((found.height, found.width) if rule == "raw" else found.image_hw))
         objects: dict[Any, list[tuple[Annotation, Item]]] = {}
         for i, item in enumerate(items):
@@ -158,7 +150,7 @@ class CvatImages:
                 continue
             try:
                 annotation, mark = self._annotation(item, raster_hw)
-            except _Unusable as error:
+            except Unusable as error:
                 self._faults.add(source.uri, error.kind, f"line {item.line}, {item.tag}", str(error))
                 continue
             objects.setdefault(i if mark is None else mark, []).append((annotation, item))
@@ -170,16 +162,16 @@ class CvatImages:
         """One element, and what it has in common with the other parts of its object."""
         label = item.xml.get("label", "")
         if label not in self._classes:
-            raise _Unusable("class", f"expected a label that <meta> declares, found {label[:80]!r}")
+            raise Unusable("class", f"expected a label that <meta> declares, found {label[:80]!r}")
         category = self._classes[label]
         try:
             box, shape, extras = geometry(item, raster_hw)
             group = whole(item.xml["group_id"], "group_id") if item.xml.get("group_id") else None
         except ValueError as error:
-            raise _Unusable(_KINDS.get(item.tag, "points"), str(error)) from None
+            raise Unusable(_KINDS.get(item.tag, "points"), str(error)) from None
         fault = shapes.fault(Annotation(category, box, shape), raster_hw)
         if fault is not None:
-            raise _Unusable(*fault)
+            raise Unusable(*fault)
         attributes, own = self._attributes(item, category)
         extras |= _plain_extras(item)
         annotation = Annotation(
@@ -247,9 +239,9 @@ def _recorded_hw(element: Element) -> tuple[int, int] | None:
     try:
         image_hw = (whole(element.get("height"), "height"), whole(element.get("width"), "width"))
     except ValueError as error:
-        raise _Unusable("size", str(error)) from None
+        raise Unusable("size", str(error)) from None
     if (reason := shapes.hw_fault(image_hw)) is not None:
-        raise _Unusable("size", reason)
+        raise Unusable("size", reason)
     return image_hw
 
 

@@ -20,6 +20,14 @@ class BadAnnotation(StorageError):
     """An item of an annotation file that cannot be taken as it is; the message names file and item."""
 
 
+class Unusable(ValueError):
+    """An item that a part of a reader cannot take: the reader passes `kind` and message on to its `Faults`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 @dataclass(slots=True)
 class Faults:
     """`counts` by kind ("polygon", "box", "image" ...), `messages` of the first `MAX_MESSAGES`."""

@@ -12,7 +12,7 @@ from rayseg import storage
 from rayseg.annotations import AnnotatedImage, Annotation, Mask, Polygons
 from rayseg.errors import ImageError
 from rayseg.formats import data_paths, exact_notes, json_values, labelme_shapes, orientation, shapes
-from rayseg.formats.faults import BadAnnotation, Faults
+from rayseg.formats.faults import BadAnnotation, Faults, Unusable
 from rayseg.formats.labelme_shapes import Geometry
 from rayseg.formats.orientation import Raster
 from rayseg.images.headers import Header, header
@@ -63,8 +63,8 @@ class LabelmeImages:
             try:
                 image = self._image(name, uri)
                 if image.name in seen:
-                    raise _BadFile("image", f"expected an image that no other file has, found {image.name!r}")
-            except _BadFile as error:
+                    raise Unusable("image", f"expected an image that no other file has, found {image.name!r}")
+            except Unusable as error:
                 self._faults.add(uri, error.kind, "file", str(error))
                 continue
             seen.add(image.name)
@@ -78,13 +78,13 @@ class LabelmeImages:
             data = _embedded(content.get("imageData"))
             image_uri, found = (None, header(data)) if data is not None else self._find(path)
         except (ValueError, ImageError) as error:
-            raise _BadFile("image", str(error)) from None
+            raise Unusable("image", str(error)) from None
         rule = self._drawn_on or _rule(data)
         try:
             hw = _recorded_hw(content) if self._drawn_on is None or found is None else None
             _, image_hw = orientation.upright((), found, hw, rule)
         except ValueError as error:
-            raise _BadFile("size", str(error)) from None
+            raise Unusable("size", str(error)) from None
         raster_hw = hw or (found and ((found.height, found.width) if rule == "raw" else found.image_hw))
         drawn = self._annotations(content["shapes"], uri, raster_hw)
         turned, _ = orientation.upright([annotation for annotation, _ in drawn], found, hw, rule)
@@ -158,21 +158,13 @@ class LabelmeImages:
         return Annotation(self._classes[entry["label"]], box, shape, crowd, score, group, attributes, own), note
 
 
-class _BadFile(ValueError):
-    """A file of which nothing can be taken; `kind` as `Faults` counts it."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
 def _content(uri: str) -> dict[str, Any]:
     try:
         content = json_values.parsed(storage.read(uri, max_bytes=_MAX_BYTES), uri)
     except BadAnnotation as error:
-        raise _BadFile("file", str(error).removeprefix(f"{uri}: ")) from None
+        raise Unusable("file", str(error).removeprefix(f"{uri}: ")) from None
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-        raise _BadFile("file", f"expected labelme's object with shapes, found {json_values.shown(content)}")
+        raise Unusable("file", f"expected labelme's object with shapes, found {json_values.shown(content)}")
     return content
 
 

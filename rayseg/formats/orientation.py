@@ -15,7 +15,8 @@ The record speaks of the upright one; files of annotations may mean either. One 
 | via | upright | it shows what the browser shows: `image-orientation: from-image`, the default since 2020 |
 | coco, voc, yolo and all others | upright | what common loaders give: OpenCV's `imread`, ultralytics, this package |
 
-rayseg writes upright coordinates and upright sizes, so what it writes reads back by the same rule.
+rayseg writes upright coordinates and upright sizes, so what it writes reads back by the same rule; only beside an image that
+labelme embeds they are those of the raw raster, as labelme shows that.
 
 In numbers, for a raw raster of W x H pixels (continuous coordinates, TIFF 6.0 and CIPA DC-008 tag 274): orientation 2
 mirrors left and right, 3 turns by 180 degrees, 4 mirrors top and bottom, 5 transposes, 6 is to be turned clockwise, 7 is

@@ -13,7 +13,7 @@ from typing import Any
 from rayseg.annotations import AnnotatedImage, Annotation
 from rayseg.errors import ImageError
 from rayseg.formats import data_paths, exact_notes, json_values, orientation, shapes, via_regions
-from rayseg.formats.faults import Faults
+from rayseg.formats.faults import Faults, Unusable
 from rayseg.formats.orientation import Raster
 from rayseg.formats.via_classes import UNLABELLED, Classes
 from rayseg.formats.via_files import ViaFile, regions_of
@@ -61,8 +61,8 @@ class ViaImages:
                 try:
                     image = self._image(key, entry, source)
                     if image.name in seen:
-                        raise _Unusable("image", f"expected images of different names, found {image.name!r} again")
-                except _Unusable as error:
+                        raise Unusable("image", f"expected images of different names, found {image.name!r} again")
+                except Unusable as error:
                     self._faults.add(source.file.uri, error.kind, repr(key[:200]), str(error))
                     continue
                 seen.add(image.name)
@@ -70,9 +70,9 @@ class ViaImages:
 
     def _image(self, key: str, entry: Any, source: Source) -> AnnotatedImage:
         if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
-            raise _Unusable("image", f"expected an object with a filename, found {json_values.shown(entry)}")
+            raise Unusable("image", f"expected an object with a filename, found {json_values.shown(entry)}")
         if not isinstance(entry.get("regions", []), list | dict):
-            raise _Unusable("image", f"expected regions as a list, found {json_values.shown(entry['regions'])}")
+            raise Unusable("image", f"expected regions as a list, found {json_values.shown(entry['regions'])}")
         attributes = entry.get("file_attributes")
         attributes = dict(attributes) if isinstance(attributes, dict) else {}
         try:
@@ -80,7 +80,7 @@ class ViaImages:
             data = _embedded(entry.get("base64_img_data"))
             name = data_paths.inside(attributes[NAME]) if isinstance(attributes.get(NAME), str) else None
         except ValueError as error:
-            raise _Unusable("image", str(error)) from None
+            raise Unusable("image", str(error)) from None
         name = name or (path if source.split is None else f"{source.split}/{path}")
         uri, found = (None, _header(data)) if data is not None else self._find(path, name, source)
         annotations, image_hw = self._annotations(key, entry, attributes.get(SIZE), found, source)
@@ -125,12 +125,12 @@ class ViaImages:
         for members in objects.values():
             try:
                 drawn.append((self._annotation(members, found, hw), members[0][1].get("region_attributes", {})))
-            except _Unusable as error:
+            except Unusable as error:
                 self._faults.add(source.file.uri, error.kind, f"{key[:200]!r}, {members[0][0]}", str(error))
         try:
             turned, image_hw = orientation.upright([annotation for annotation, _ in drawn], found, hw, rule)
         except ValueError as error:
-            raise _Unusable("size", str(error)) from None
+            raise Unusable("size", str(error)) from None
         return tuple(_exact(one, notes) for one, (_, notes) in zip(turned, drawn, strict=True)), image_hw
 
     def _annotation(
@@ -142,10 +142,10 @@ class ViaImages:
         try:
             box, shape = via_regions.joined([via_regions.geometry(one["shape_attributes"]) for _, one in members])
         except ValueError as error:
-            raise _Unusable(kind, str(error)) from None
+            raise Unusable(kind, str(error)) from None
         fault = shapes.fault(Annotation(0, box, shape), None)
         if fault is not None:
-            raise _Unusable(*fault)
+            raise Unusable(*fault)
         name, said = self._class.of(attributes)
         extras: dict[str, Any] = {}
         if not said or attributes.get(UNLABELLED) is True:
@@ -169,14 +169,6 @@ class ViaImages:
             kept,
             {"via": extras} if extras else {},
         )
-
-
-class _Unusable(ValueError):
-    """An item that cannot be taken; `kind` as `Faults` counts it."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 def _exact(annotation: Annotation, notes: dict[str, Any]) -> Annotation:
@@ -219,7 +211,7 @@ def _header(data: bytes) -> Header:
     try:
         return header(data)
     except ImageError as error:
-        raise _Unusable("image", f"expected base64_img_data as an image, found other bytes: {error}") from None
+        raise Unusable("image", f"expected base64_img_data as an image, found other bytes: {error}") from None
 
 
 def _recorded_hw(size: Any) -> tuple[int, int] | None:
@@ -228,5 +220,5 @@ def _recorded_hw(size: Any) -> tuple[int, int] | None:
         return None
     image_hw = (int(match[2]), int(match[1]))
     if (reason := shapes.hw_fault(image_hw)) is not None:
-        raise _Unusable("size", reason)
+        raise Unusable("size", reason)
     return image_hw
