@@ -1,7 +1,7 @@
 """Where the files of a COCO data set lie, and what their names say: splits, the folders of the images.
 
     annotations/instances_train2017.json   split "train"; also without the folder, and without the year
-    annotations/instances.json             no split
+    annotations/instances_default.json     no split, as CVAT and datumaro name it; also instances.json
     train/_annotations.coco.json           split "train"
     train.json  a.json                     splits "train" and "a" where there are more such files than one
 
@@ -26,6 +26,7 @@ from rayseg.storage.local import path_of
 Kind = Literal["instances", "results"]
 
 _PREFIX = "instances"
+_NO_SPLIT = "default"
 _NESTED = "_annotations.coco"
 _YEAR = re.compile(r"(?<=[A-Za-z])(19|20)\d\d$")
 _YEARS = (2017, 2014)  # of COCO's own folders
@@ -81,6 +82,8 @@ def split_of(uri: str, *, alone: bool = True) -> str | None:
         return data_paths.folder_of(uri).rpartition("/")[2] or None
     if stem.startswith(f"{_PREFIX}_"):
         token = stem[len(_PREFIX) + 1 :]
+        if token == _NO_SPLIT:
+            return None
         return unquote(_YEAR.sub("", token) or token)
     plain = _YEAR.sub("", stem)
     if plain.lower() in _KNOWN_SPLITS:
@@ -90,7 +93,15 @@ def split_of(uri: str, *, alone: bool = True) -> str | None:
 
 def name_for(split: str | None) -> str:
     """Where the file of a split is written."""
-    return f"annotations/{_PREFIX}.json" if split is None else f"annotations/{_PREFIX}_{quote(split, safe=' ')}.json"
+    token = _NO_SPLIT if split is None else quote(split, safe=" ")
+    if split == _NO_SPLIT:
+        token = f"%{ord(split[0]):x}{split[1:]}"
+    return f"annotations/{_PREFIX}_{token}.json"
+
+
+def results_name(name: str) -> str:
+    """Where the results beside a written instances file go: not named like it, as tools look for such names anywhere."""
+    return f"results/{_stem(name).removeprefix(f'{_PREFIX}_')}.json"
 
 
 def image_folder(uri: str, split: str | None, images: str | None, names: Iterable[str]) -> str | None:

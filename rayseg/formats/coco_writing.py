@@ -82,7 +82,7 @@ class _SplitFile:
         """Put the whole file, and the results beside."""
         results = self._arrays.pop("results", None)
         if results is not None:
-            with sink.stream(name.replace("annotations/", "results/", 1)) as file:
+            with sink.stream(coco_layout.results_name(name)) as file:
                 _copy_array(results, file)
         with sink.stream(name, last=True) as file:
             file.write(json.dumps(head, separators=(",", ":")).encode()[:-1])

@@ -219,7 +219,7 @@ def test_what_else_a_file_says_stays_at_its_place(tmp_path: Path):
     )
     assert dataset.info == {"coco": {"": {"info": {"year": 2017}, "licenses": [{"id": 4}], "extra": {"a": [1]}}}}
     assert write(dataset, tmp_path / "out").lossless
-    written = json.loads((tmp_path / "out/annotations/instances.json").read_text())
+    written = json.loads((tmp_path / "out/annotations/instances_default.json").read_text())
     assert {key: one for key, one in written.items() if key != "annotations"} == {
         key: one for key, one in value.items() if key != "annotations"
     }
@@ -235,7 +235,7 @@ def test_string_and_missing_ids(tmp_path: Path):
     dataset = read(put(tmp_path, value))
     assert [annotation.category for annotation in only(dataset)] == [0]
     write(dataset, tmp_path / "out")
-    written = json.loads((tmp_path / "out/annotations/instances.json").read_text())
+    written = json.loads((tmp_path / "out/annotations/instances_default.json").read_text())
     assert written["images"] == value["images"] and written["categories"] == value["categories"]
     assert written["annotations"][0]["image_id"] == "x" and written["annotations"][0]["category_id"] == "c"
 
@@ -245,6 +245,7 @@ def test_string_and_missing_ids(tmp_path: Path):
     [
         (["instances_train2017.json", "instances_val2017.json"], ["train", "val"]),
         (["annotations/instances_train.json", "annotations/instances_val2014.json", "other.json"], ["train", "val"]),
+        (["annotations/instances_default.json"], [None]),
         (["annotations/instances.json", "annotations/captions_train2017.json"], [None]),
         (["train/_annotations.coco.json", "valid/_annotations.coco.json"], ["train", "valid"]),
         (["one.json", "two.json"], ["one", "two"]),
@@ -327,10 +328,10 @@ def test_bare_results_have_ids_for_names(tmp_path: Path):
 def test_scores_are_also_written_as_results(tmp_path: Path):
     write(sample_dataset(tmp_path), tmp_path / "out")
     truth = loaded(tmp_path / "out/annotations/instances_val.json")
-    results = json.loads((tmp_path / "out/results/instances_val.json").read_text())
+    results = json.loads((tmp_path / "out/results/val.json").read_text())
     assert [one["score"] for one in results] == [0.75]
     assert len(loaded_results(truth, results).anns) == 1
-    assert not (tmp_path / "out/results/instances_train.json").exists()
+    assert not (tmp_path / "out/results/train.json").exists()
 
 
 # ---- rotated photos
@@ -545,7 +546,7 @@ images_of_any_kind = st.builds(
     name=names,
     image_hw=st.just((9, 7)),
     annotations=st.lists(annotations((9, 7), 2), max_size=4).map(tuple),
-    split=st.none() | st.sampled_from(["train", "val", "train2017", "a/b", "é%", "x 2014"]),
+    split=st.none() | st.sampled_from(["train", "val", "train2017", "a/b", "é%", "x 2014", "default"]),
     attributes=attributes,
 )
 
@@ -595,7 +596,7 @@ def test_repeated_ids_are_made_new_and_said(tmp_path: Path):
     images = [AnnotatedImage(name, None, (4, 4), (box, box), extras={"coco": {"id": 1}}) for name in ("a.jpg", "b.jpg")]
     losses = write(Dataset((Category("x"),), images), tmp_path / "out")
     assert [(kind, tally.count) for (kind, _), tally in losses.approximations.items()] == [("id", 4)]
-    theirs = loaded(tmp_path / "out/annotations/instances.json")
+    theirs = loaded(tmp_path / "out/annotations/instances_default.json")
     assert len(theirs.anns) == 4 and len(theirs.imgs) == 2
 
 
@@ -621,4 +622,4 @@ def test_what_has_no_place_is_said(tmp_path: Path):
     assert sorted((kind, count) for (kind, _), count in dropped.items()) == [
         ("attribute", 1), ("box", 1), ("image", 1), ("mask", 1), ("mask", 1), ("mask", 1),
     ]  # fmt: skip
-    assert len(loaded(tmp_path / "out/annotations/instances.json").anns) == 2
+    assert len(loaded(tmp_path / "out/annotations/instances_default.json").anns) == 2
