@@ -7,7 +7,6 @@ at the top then lists the data set's classes in order, which only rayseg reads:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from rayseg.annotations import Category
 from rayseg.formats import json_values
 from rayseg.formats.faults import BadAnnotation
+from rayseg.formats.instance_notes import json_bytes
 
 FILE = "labels.json"
 PER_LABEL = 1000  # an object's number is its label's id * 1000 + n
@@ -143,7 +143,7 @@ def text_of(table: Table) -> bytes:
         if category.colour is not None:
             entry["color"] = list(category.colour)
         labels.append(entry)
-    return json.dumps({"labels": labels}, ensure_ascii=False, indent=1).encode("utf-8", "replace")
+    return json_bytes({"labels": labels}, indent=1)
 
 
 def table_in(data: bytes, uri: str) -> Table:
@@ -161,6 +161,8 @@ def table_in(data: bytes, uri: str) -> Table:
             raise BadAnnotation(
                 uri, f"labels[{i}]: expected an id of its own, above 0, found {json_values.shown(number)}"
             )
+        if name in {category.name for category, _, _ in entries}:
+            raise BadAnnotation(uri, f"labels[{i}]: expected each name once, found {name[:80]!r} again")
         used.add(number)
         above, apart = label.get("category"), label.get("hasInstances") is not False
         category = Category(name, number, above if isinstance(above, str) else None, _colour(label.get("color")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from rayseg.formats.cityscapes_labels import PER_LABEL
 from rayseg.formats.cityscapes_layout import IMAGE_ENDING, INSTANCES, LABELS, POLYGONS
 from rayseg.formats.cityscapes_numbers import names_of, numbers_for, own_numbers
 from rayseg.formats.cityscapes_reading import NOTE, SIZE_KEYS
-from rayseg.formats.instance_notes import entry_of, rest_of
+from rayseg.formats.class_names import distinct
+from rayseg.formats.instance_notes import entry_of, json_bytes, rest_of
 from rayseg.formats.listing import stem
 from rayseg.formats.losses import Losses
 from rayseg.formats.sink import Sink
@@ -43,7 +43,8 @@ class Writer:
     def __init__(self, dataset: Dataset, sink: Sink, losses: Losses) -> None:
         self._sink, self._losses = sink, losses
         self._came_so = "cityscapes" in dataset.info
-        self._table = cityscapes_labels.table_for(dataset.categories, came_so=self._came_so)
+        categories = distinct(dataset.categories, losses, cityscapes_labels.FILE)
+        self._table = cityscapes_labels.table_for(categories, came_so=self._came_so)
         self._used: set[str] = set()
         self._names: set[str] = set()
         self._told: set[tuple[int, str]] = set()
@@ -75,7 +76,7 @@ class Writer:
         start = f"gtFine/{split}/{city}/{base}_gtFine_"
         self._sink.put(start + INSTANCES, id_maps.gray(ids, least_bits=16))
         self._sink.put(start + LABELS, id_maps.gray(np.where(ids >= PER_LABEL, ids // PER_LABEL, ids)))
-        self._sink.put(start + POLYGONS, json.dumps(content, ensure_ascii=False).encode())
+        self._sink.put(start + POLYGONS, json_bytes(content))
         if data is None:
             self._losses.dropped("image file", "it cannot be read; loaders look for it in leftImg8bit")
         else:

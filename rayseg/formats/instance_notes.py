@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,14 @@ from rayseg.annotations import Annotation, Box, Mask
 from rayseg.formats import json_values, shapes
 from rayseg.formats.keeping import keep_extras, keep_values
 from rayseg.formats.losses import Losses
+
+
+def json_bytes(value: Any, *, indent: int | None = None) -> bytes:
+    """A JSON file: UTF-8, with escapes only where text holds half a surrogate pair."""
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=indent).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent).encode()
 
 
 def entry_of(annotation: Annotation, losses: Losses, own: str) -> dict[str, Any]:

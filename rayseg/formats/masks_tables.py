@@ -126,8 +126,9 @@ def _add_all(table: Table, entries: list[Any]) -> None:
             table.add(entry, i + 1)
         elif isinstance(entry, dict) and isinstance(entry.get("name"), str):
             number = number_of(entry.get("id"), f"classes[{i}]: id")
-            if number in table.places:
-                raise ValueError(f"classes[{i}]: expected an id that no other class has, found {number}")
+            if number in table.places or entry["name"] in table.named:
+                found = f"{number}: {entry['name'][:80]!r}"
+                raise ValueError(f"classes[{i}]: expected an id and a name that no other class has, found {found}")
             table.places[number] = table.append(_category(entry, number))
         else:
             raise ValueError(f"classes[{i}]: expected a name, or an id and a name, found {json_values.shown(entry)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +10,8 @@ import numpy as np
 
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Mask
 from rayseg.formats import data_paths, id_maps, image_files, painting, shapes
-from rayseg.formats.instance_notes import entry_of, rest_of
+from rayseg.formats.class_names import distinct
+from rayseg.formats.instance_notes import entry_of, json_bytes, rest_of
 from rayseg.formats.keeping import keep_annotation, keep_values
 from rayseg.formats.listing import stem
 from rayseg.formats.losses import Losses
@@ -32,7 +32,7 @@ class Writer:
         ids = [category.source_id for category in dataset.categories]
         sound = None not in ids and len(set(ids)) == len(ids) and all(0 <= (i or 0) < 1 << 32 for i in ids)
         self._ids = [i for i in ids if i is not None] if sound else list(range(1, len(ids) + 1))
-        self._categories = dataset.categories
+        self._categories = distinct(dataset.categories, losses, "classes.json")
         self._info = keep_values(
             {name: said for name, said in dataset.info.items() if said and name != "masks"}, "extra", losses
         )
@@ -55,7 +55,7 @@ class Writer:
         folder = image_hw is not None and self._put_masks(key, annotations, drawn, rles, instances)
         table = self._table(image, image_hw, instances)
         name = f"{INSTANCES}{key}/{TABLE_FILE}" if folder else f"{MASKS}{key}.json"
-        self._sink.put(name, json.dumps(table, ensure_ascii=False).encode())
+        self._sink.put(name, json_bytes(table))
         if image.data is not None:
             self._losses.kept("image file")
             self._sink.put(f"{IMAGES}{image.name}", image.data)
@@ -66,7 +66,7 @@ class Writer:
         content: dict[str, Any] = {"classes": classes}
         if self._info:
             content["info"] = self._info
-        self._sink.put(JSON_FILE, json.dumps(content, ensure_ascii=False, indent=1).encode(), last=True)
+        self._sink.put(JSON_FILE, json_bytes(content, indent=1), last=True)
 
     def _drawn(self, image: AnnotatedImage, image_hw: tuple[int, int] | None) -> tuple[list[Annotation], Rles]:
         """The annotations to write, those with a mask keeping their shape, and these masks."""

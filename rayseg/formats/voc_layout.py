@@ -129,6 +129,8 @@ def label_map(uri: str) -> tuple[tuple[Category, ...], dict[int, int]]:
             chosen = line == _CHOSEN
             continue
         name, colour, *_ = (*line.rsplit(":", 3), "") if line.count(":") >= 3 else (*line.split(":"), "", "")
+        if name in (category.name for category in categories):
+            raise BadAnnotation(uri, f"line {number}: expected each class once, found {name[:80]!r} again")
         if name != "background":
             places[index] = len(categories)
             categories.append(Category(name, colour=None if chosen else _colour(colour, uri, number)))

@@ -10,8 +10,9 @@ from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset
+from rayseg.annotations import AnnotatedImage, Annotation, Dataset
 from rayseg.formats import data_paths, id_maps, image_files, painting, shapes, voc_layout, voc_xml
+from rayseg.formats.class_names import distinct
 from rayseg.formats.keeping import keep_extras
 from rayseg.formats.listing import stem
 from rayseg.formats.losses import Losses
@@ -29,7 +30,7 @@ class Writer:
 
     def __init__(self, dataset: Dataset, sink: Sink, losses: Losses) -> None:
         self._sink, self._losses = sink, losses
-        self._categories = [self._sayable(category) for category in dataset.categories]
+        self._categories = distinct(dataset.categories, losses, "VOC", _as_line)
         self._colours = voc_layout.palette_of(self._categories)
         self._ids: set[str] = set()
         self._names: set[str] = set()
@@ -79,15 +80,6 @@ class Writer:
                     continue
                 self._sink.put(f"ImageSets/{kind}/{name}.txt", "".join(f"{image_id}\n" for image_id in ids).encode())
         self._sink.put("labelmap.txt", voc_layout.label_map_text(self._categories, self._colours).encode(), last=True)
-
-    def _sayable(self, category: Category) -> Category:
-        """The category with a name that both XML and a line of labelmap.txt can hold."""
-        name = " ".join(voc_xml.spoken(category.name).split("\n"))
-        if name.startswith("#") or name == "background":
-            name = f"_{name}"
-        if name != category.name:
-            self._losses.approximated("class", f"VOC's files cannot hold its name: now {name!r}")
-        return dataclasses.replace(category, name=name)
 
     def _id(self, image: AnnotatedImage) -> str | None:
         """The image's id; None where it can have none."""
@@ -180,3 +172,9 @@ class Writer:
             assert box is not None
             voc_xml.add_thing(root, self._categories[annotation.category].name, annotation, box, number)
         return voc_xml.document(root)
+
+
+def _as_line(name: str) -> str:
+    """A class name that both XML and a line of labelmap.txt can hold."""
+    name = " ".join(voc_xml.spoken(name).split("\n"))
+    return f"_{name}" if name.startswith("#") or name == "background" else name

@@ -10,6 +10,7 @@ import numpy as np
 
 from rayseg.annotations import AnnotatedImage, Annotation, Dataset, Points, Polygons, Polyline
 from rayseg.formats import data_paths, image_files, shapes, yolo_rows, yolo_yaml
+from rayseg.formats.class_names import distinct
 from rayseg.formats.listing import stem, suffix
 from rayseg.formats.losses import Losses
 from rayseg.formats.sink import Sink
@@ -39,7 +40,8 @@ class Writer:
         ids = [category.source_id for category in dataset.categories]
         came_from_yolo = own is not None and None not in ids and len(set(ids)) == len(ids)
         self._ids = [i for i in ids if i is not None] if came_from_yolo else list(range(len(ids)))
-        self._names = dict(zip(self._ids, dataset.class_names, strict=True))
+        categories = distinct(dataset.categories, losses, "data.yaml")
+        self._names = {class_id: category.name for class_id, category in zip(self._ids, categories, strict=True)}
         self._other = dict(own or {})
         self._outlines_only = own is None and _has_masks(dataset)
         self._scored = _first_has_score(dataset)

@@ -91,7 +91,7 @@ def text_of(names: Mapping[int, str], places: Mapping[str | None, str], other: M
     if list(places) != [split for split in SPLITS if split in content]:
         content["rayseg"] = {"splits": {"" if split is None else split: place for split, place in places.items()}}
     content |= {key: value for key, value in other.items() if key not in content}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode("utf-8", "replace")
 
 
 def place_of(text: str, root: str) -> str:
@@ -141,6 +141,9 @@ def _names(value: Any, uri: str) -> dict[int, str]:
                 uri, f"names: expected class ids with a name each, found {str(key)[:40]}: {str(name)[:40]}"
             )
         names[int(key)] = name
+    if len(set(names.values())) < len(names):
+        twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
+        raise BadAnnotation(uri, f"names: expected each class once, found {twice[:80]!r} again")
     return dict(sorted(names.items()))
 
 

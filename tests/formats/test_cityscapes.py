@@ -206,7 +206,7 @@ def test_standard_names_keep_their_ids_and_others_get_new_ones(tmp_path: Path) -
     image = AnnotatedImage("a.jpg", image_hw=HW, annotations=annotations)
     again, losses = there_and_back(Dataset(tuple(map(Category, names)), [image]), tmp_path / "out", "cityscapes")
     assert [(one.name, one.source_id) for one in again.categories] == [
-        ("dog", 34), ("person", 24), ("road", 7), ("traffic light", 19), ("license plate", 35), ("person", 36),
+        ("dog", 34), ("person", 24), ("road", 7), ("traffic light", 19), ("license plate", 35), ("person_2", 36),
     ]  # fmt: skip
     ids = np.asarray(Image.open(tmp_path / "out/gtFine/unsplit/none/a_gtFine_instanceIds.png"))
     assert [ids[2, 6 * i + 2] for i in range(6)] == [34000, 24000, 7, 19, 35000, 36000]

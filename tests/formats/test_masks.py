@@ -304,7 +304,7 @@ def test_faults_name_file_and_item_and_are_counted_once(tmp_path: Path, files: d
         (
             "classes.json",
             '[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]',
-            "classes[1]: expected an id that no other",
+            "classes[1]: expected an id and a name",
         ),
         ("classes.json", '["\\ud800"]', "surrogate"),
         ("classes.csv", "a,b\n", "line 1: expected the columns id and name"),
