@@ -13,8 +13,8 @@ Writing gives CVAT for images: tracks come out frame by frame, each shape with i
 - A polygon of CVAT's is one ring. Parts of an object are polygons of one `group_id` with one `rayseg_object`, an attribute
   that is declared, so that it comes back from CVAT; an object with holes is a `mask` of the same pixels.
 - Score and crowd flag are the declared attributes `rayseg_score` and `rayseg_crowd`. What else CVAT has no place for (the
-  holes' outlines, a box beside a shape, attributes of images, supercategories) stands in XML attributes and elements of
-  rayseg's own, which CVAT passes over; see `exact_notes` for how they are read.
+  holes' outlines, a box beside a shape, attributes of images, supercategories, other formats' extras) stands in XML
+  attributes and elements of rayseg's own, which CVAT passes over; see `exact_notes` for how they are read.
 - Images are not copied, as CVAT wants annotations alone; embedded ones are written below `images/`.
 
 Which raster of a rotated photo is meant is `rayseg.formats.orientation`'s rule; `drawn_on` overrides it.

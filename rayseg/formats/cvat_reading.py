@@ -19,11 +19,14 @@ from rayseg.formats.cvat_video import Frame, frames
 from rayseg.formats.faults import Faults, Unusable
 from rayseg.formats.orientation import Raster
 from rayseg.formats.safe_xml import elements, line_of
+from rayseg.formats.writable import foreign_extras
 from rayseg.images.headers import Header
 
 SHAPE_NOTE, BOX_NOTE, GROUP_NOTE, ATTRIBUTES_NOTE = "rayseg_shape", "rayseg_box", "rayseg_group", "rayseg_attributes"
-_KNOWN = frozenset({"label", "source", "occluded", "z_order", "group_id", SHAPE_NOTE, BOX_NOTE, GROUP_NOTE})
-_IMAGE_KNOWN = frozenset({"id", "name", "width", "height", "subset", ATTRIBUTES_NOTE})
+EXTRAS_NOTE = "rayseg_extras"
+_NOTES = {SHAPE_NOTE, BOX_NOTE, GROUP_NOTE, EXTRAS_NOTE}
+_KNOWN = frozenset({"label", "source", "occluded", "z_order", "group_id", *_NOTES})
+_IMAGE_KNOWN = frozenset({"id", "name", "width", "height", "subset", ATTRIBUTES_NOTE, EXTRAS_NOTE})
 _KINDS = {"box": "box", "polygon": "polygon", "mask": "mask", "ellipse": "ellipse"}
 _OWN_ATTRIBUTES = (cvat_labels.SCORE, cvat_labels.CROWD, cvat_labels.OBJECT)
 IMAGES_FOLDER = "images"
@@ -99,7 +102,8 @@ class CvatImages:
         tags = [[item.xml, item.attributes] for item in items if item.tag == "tag"]
         extras |= ({"xml": others} if others else {}) | ({"tags": tags} if tags else {})
         attributes = _json_object(element.get(ATTRIBUTES_NOTE))
-        return AnnotatedImage(name, uri, image_hw, annotations, subset, attributes, {"cvat": extras} if extras else {})
+        own = ({"cvat": extras} if extras else {}) | foreign_extras(_json_object(element.get(EXTRAS_NOTE)), "cvat")
+        return AnnotatedImage(name, uri, image_hw, annotations, subset, attributes, own)
 
     def _frames(self, source: Source) -> Iterator[AnnotatedImage]:
         suffix = ""
@@ -182,7 +186,7 @@ class CvatImages:
             _score(own.get(cvat_labels.SCORE)),
             group or None,
             attributes,
-            {"cvat": extras} if extras else {},
+            ({"cvat": extras} if extras else {}) | foreign_extras(_json_object(item.xml.get(EXTRAS_NOTE)), "cvat"),
         )
         mark = own.get(cvat_labels.OBJECT)
         is_part = mark not in (None, "") and isinstance(shape, Polygons) and "rotated" not in extras

@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Ellipse, Mask, Points, Polygons, Polyline
 from rayseg.formats import cvat_labels, data_paths, exact_notes, image_files
-from rayseg.formats.cvat_reading import ATTRIBUTES_NOTE, BOX_NOTE, GROUP_NOTE, IMAGES_FOLDER, SHAPE_NOTE
+from rayseg.formats.cvat_reading import ATTRIBUTES_NOTE, BOX_NOTE, EXTRAS_NOTE, GROUP_NOTE, IMAGES_FOLDER, SHAPE_NOTE
 from rayseg.formats.cvat_shapes import attribute_lines, elements
 from rayseg.formats.cvat_text import spoken, tag
+from rayseg.formats.keeping import keep_extras
 from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
 from rayseg.formats.sink import Sink
@@ -132,7 +133,7 @@ class _Writer:
             return
         image = writable(image, OWN, self._losses)
         self._names.add(image.name)
-        HELD.image(image, self._losses)
+        HELD.image(dataclasses.replace(image, extras={}), self._losses)
         self._losses.kept("image")
         extras = image.extras.get("cvat", {})
         xml = {"id": str(self._id(image.split, extras.get("id"))), "name": image.name}
@@ -144,6 +145,8 @@ class _Writer:
         xml |= {key: value for key, value in extras.get("xml", {}).items() if key not in xml}
         if image.attributes:
             xml[ATTRIBUTES_NOTE] = json.dumps(dict(image.attributes))
+        if others := keep_extras(image.extras, self._losses, "cvat"):
+            xml[EXTRAS_NOTE] = json.dumps(others)
         lines = [_IMAGE_LINE + tag("image", xml), *self._shape_lines(image, image_hw)]
         for tag_xml, attributes in extras.get("tags", ()):
             lines += [
@@ -171,7 +174,7 @@ class _Writer:
             drawable = self._drawable(annotation, image_hw)
             if drawable is None:
                 continue
-            HELD.annotation(annotation, self._losses)
+            HELD.annotation(dataclasses.replace(annotation, extras={}), self._losses)
             extras = dict(annotation.extras.get("cvat", {}))
             drawn = list(elements(drawable, extras))
             note: dict[str, str] = {}
@@ -187,6 +190,8 @@ class _Writer:
                 note[SHAPE_NOTE] = json.dumps(encode_shape(shape))
             if (box := exact_notes.box_note(annotation)) is not None:
                 note[BOX_NOTE] = json.dumps(box)
+            if others := keep_extras(annotation.extras, self._losses, "cvat"):
+                note[EXTRAS_NOTE] = json.dumps(others)
             attributes = self._attributes(annotation, mark)
             for name, geometry, inner in drawn:
                 xml = self._xml(annotation, extras, group, name) | geometry | note

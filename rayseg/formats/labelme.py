@@ -13,7 +13,8 @@ Writing puts `labels.txt`, and beside each image its JSON. An image that came em
 copied, byte for byte, where they can be read, as labelme does not open a JSON without its image.
 - labelme has no holes, and no ellipses but circles: these become `mask` shapes of the same pixels. Several parts share a
   `group_id`. What labelme has no place for (the holes' outlines, a number that groups objects, a box beside a shape, the
-  split of an image) stands under the key `rayseg`, which labelme keeps as it is; see `exact_notes` for how it is read.
+  split of an image, other formats' extras) stands under the key `rayseg`, which labelme keeps as it is; see `exact_notes`
+  for how it is read.
 - It cannot hold colours and supercategories of classes.
 
 Which raster of a rotated photo is meant is `rayseg.formats.orientation`'s rule; `drawn_on` overrides it.

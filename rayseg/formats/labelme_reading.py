@@ -15,6 +15,7 @@ from rayseg.formats import data_paths, exact_notes, json_values, labelme_shapes,
 from rayseg.formats.faults import BadAnnotation, Faults, Unusable
 from rayseg.formats.labelme_shapes import Geometry
 from rayseg.formats.orientation import Raster
+from rayseg.formats.writable import foreign_extras
 from rayseg.images.headers import Header, header
 
 CROWD_FLAG = "iscrowd"
@@ -100,7 +101,7 @@ class LabelmeImages:
         if file_name != posixpath.splitext(path)[0] + ".json":
             extras["file"] = file_name
         split = note["split"] if isinstance(note.get("split", 0), str | None) else data_paths.split_of(path)
-        own = {"labelme": extras} if extras else {}
+        own = ({"labelme": extras} if extras else {}) | foreign_extras(note.get("extras"), "labelme")
         return AnnotatedImage(path, image_uri, image_hw, annotations, split, attributes, own, data)
 
     def _path(self, path: Any, file_name: str) -> str:
@@ -154,7 +155,7 @@ class LabelmeImages:
         if any(fields != _plain(entry) for fields in more):
             extras["parts"] = more
         box, shape = _joined([geometry for _, geometry in members], raster_hw)
-        own = {"labelme": extras} if extras else {}
+        own = ({"labelme": extras} if extras else {}) | foreign_extras(note.get("extras"), "labelme")
         return Annotation(self._classes[entry["label"]], box, shape, crowd, score, group, attributes, own), note
 
 

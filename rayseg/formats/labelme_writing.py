@@ -12,6 +12,7 @@ from typing import Any
 
 from rayseg.annotations import AnnotatedImage, Annotation, Ellipse, Mask, Points, Polygons, Polyline, Shape
 from rayseg.formats import data_paths, exact_notes, image_files, labelme_shapes, orientation, shapes
+from rayseg.formats.keeping import keep_extras
 from rayseg.formats.labelme_reading import CROWD_FLAG, NOTE, VERSION
 from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
@@ -85,11 +86,13 @@ class Writer:
         note: dict[str, Any] = {"attributes": more} if more else {}
         if image.split != data_paths.split_of(image.name):
             note["split"] = image.split
+        if others := keep_extras(image.extras, self._losses, "labelme"):
+            note["extras"] = others
         extras = image.extras.get("labelme", {})
         content.update({key: value for key, value in extras.items() if key not in _WRITTEN})
         if note:
             content[NOTE] = note
-        HELD.image(image, self._losses)
+        HELD.image(dataclasses.replace(image, extras={}), self._losses)
 
     def _entries(
         self, image: AnnotatedImage, image_hw: tuple[int, int] | None, embedded: Header | None
@@ -100,7 +103,7 @@ class Writer:
             drawable = self._drawable(annotation, image_hw)
             if drawable is None:
                 continue
-            HELD.annotation(annotation, self._losses)
+            HELD.annotation(dataclasses.replace(annotation, extras={}), self._losses)
             self.categories.add(annotation.category)
             on_raster = orientation.to_raw(drawable, embedded) if embedded else drawable  # embedded shows as stored
             drawn = list(labelme_shapes.entries(on_raster))
@@ -109,6 +112,8 @@ class Writer:
             group_id, note = groups.place(annotation, len(drawn))
             if (box := exact_notes.box_note(annotation)) is not None:
                 note["box"] = box
+            if others := keep_extras(annotation.extras, self._losses, "labelme"):
+                note["extras"] = others
             written += self._dressed(annotation, drawn, group_id, note | exact)
         return written
 

@@ -13,7 +13,8 @@ Writing gives the form that was read, and a project of what comes from elsewhere
   drawn along its pixels' edges. What that leaves out stands in region attributes: `rayseg_object` ties regions,
   `rayseg_shape` has the exact shape, `rayseg_box` a box beside it (see `exact_notes` for how they are read), `rayseg_group`,
   `rayseg_score`, `rayseg_crowd`. The image's size is the file attribute `rayseg_size`, as VIA writes none.
-- It cannot hold colours and supercategories of classes; a list of classes stands in projects alone.
+- It cannot hold colours and supercategories of classes; a list of classes stands in projects alone. Other formats' extras
+  are left out, as VIA shows every attribute to the people who draw.
 - Images are not copied, as VIA asks for them when it is opened; embedded ones are written beside the file.
 
 Which raster of a rotated photo is meant is `rayseg.formats.orientation`'s rule; `drawn_on` overrides it.

@@ -75,6 +75,12 @@ def writable(image: AnnotatedImage, own: Own, losses: Losses) -> AnnotatedImage:
     )
 
 
+def foreign_extras(noted: Any, own: str) -> dict[str, Any]:
+    """Other formats' extras out of a note of `keep_extras`; none where it is no such note."""
+    values = noted if isinstance(noted, dict) else {}
+    return {name: one for name, one in values.items() if name != own and is_object(one)}
+
+
 def is_text(value: Any) -> bool:
     """A str."""
     return isinstance(value, str)
