@@ -8,29 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from rayseg import storage
 from rayseg.annotations import AnnotatedImage, Annotation, Mask
-from rayseg.errors import ImageError, StorageError
 from rayseg.formats import cityscapes_polygons, data_paths, id_maps, json_values, orientation
 from rayseg.formats.cityscapes_labels import Table
 from rayseg.formats.cityscapes_layout import IMAGE_ENDING, INSTANCES, LABELS, POLYGONS, Files, Layout
 from rayseg.formats.cityscapes_numbers import names_of, numbers_for
-from rayseg.formats.faults import BadAnnotation, Faults
+from rayseg.formats.faults import Faults
 from rayseg.formats.instance_notes import annotation_of, attributes_in, extras_in, hw_in, text_in
+from rayseg.formats.item_files import BadFile, read_ids, read_object
 from rayseg.formats.listing import suffix
 from rayseg.kernels import encode_id_map
 
 NOTE = "rayseg"
 SIZE_KEYS = ("imgHeight", "imgWidth")
-_BYTES_MAX = 256 << 20
-
-
-class _Bad(Exception):
-    """An image that cannot be taken: the kind of the fault, and the file it is in."""
-
-    def __init__(self, kind: str, uri: str, message: str) -> None:
-        super().__init__(message)
-        self.kind, self.uri = kind, uri
 
 
 class CityscapesImages:
@@ -50,8 +40,8 @@ class CityscapesImages:
             try:
                 image = self._image(key, files)
                 if image.name in seen:
-                    raise _Bad("image", self._uri(files), f"expected one image {image.name!r}, found two")
-            except _Bad as error:
+                    raise BadFile("image", self._uri(files), f"expected one image {image.name!r}, found two")
+            except BadFile as error:
                 self._faults.add(error.uri, error.kind, f"image {key}", str(error))
                 continue
             seen.add(image.name)
@@ -69,7 +59,7 @@ class CityscapesImages:
         usual = f"{files.city}/{files.base}{IMAGE_ENDING}.{suffix(place) if place else 'png'}".removeprefix("/")
         name = note.get("image", usual)
         if not isinstance(name, str) or not data_paths.is_writable(name):
-            raise _Bad("image", self._uri(files), f"expected the name of an image, found {json_values.shown(name)}")
+            raise BadFile("image", self._uri(files), f"expected the name of an image, found {json_values.shown(name)}")
         image_uri = data_paths.at(self._layout.images, place) if place else text_in(note, "uri")
         try:
             said_hw = hw_in(content, *SIZE_KEYS)
@@ -82,7 +72,7 @@ class CityscapesImages:
             found = orientation.raster(image_uri) if place and suffix(place) != "png" and not note else None
             turned, image_hw = orientation.upright(annotations, found, hw)
         except ValueError as error:
-            raise _Bad("size", self._uri(files), str(error)) from None
+            raise BadFile("size", self._uri(files), str(error)) from None
         split = text_in(note, "split") if "split" in note else files.split
         return AnnotatedImage(
             name, image_uri, image_hw, tuple(turned), split, attributes_in(note), {**extras_in(note), **extras}
@@ -93,23 +83,18 @@ class CityscapesImages:
         if POLYGONS not in files.names:
             return {}
         uri = self._layout.at(files.names[POLYGONS])
-        try:
-            value = json_values.parsed(self._bytes(uri), uri)
-        except BadAnnotation as error:
-            raise _Bad("polygons", uri, str(error).removeprefix(f"{uri}: ")) from None
-        if not isinstance(value, dict) or not isinstance(value.get("objects"), list):
-            raise _Bad("polygons", uri, f"expected an object with a list of objects, found {json_values.shown(value)}")
+        value = read_object(uri, "polygons")
+        if not isinstance(value.get("objects"), list):
+            raise BadFile(
+                "polygons", uri, f"expected an object with a list of objects, found {json_values.shown(value)}"
+            )
         return value
 
     def _ids(self, files: Files, content: dict[str, Any], hw: tuple[int, int] | None) -> np.ndarray:
         """The id map (H, W): instanceIds, else what the polygons draw, else labelIds."""
         for kind in (INSTANCES, LABELS):
             if kind in files.names and (kind == INSTANCES or not content):
-                uri = self._layout.at(files.names[kind])
-                try:
-                    return id_maps.read(self._bytes(uri))
-                except ImageError as error:
-                    raise _Bad("mask", uri, str(error)) from None
+                return read_ids(self._layout.at(files.names[kind]))
         if hw is None or hw[0] * hw[1] > id_maps.MAX_PIXELS:
             raise ValueError(f"expected imgHeight and imgWidth of at most {id_maps.MAX_PIXELS:,} pixels, found {hw}")
         return cityscapes_polygons.drawn(content["objects"], hw, self._table, self._uri(files), self._faults)
@@ -164,15 +149,6 @@ class CityscapesImages:
         if not content or (len(kept) == 1 and _are_own(kept["objects"], masked, self._table, hw)):
             return {}
         return {"cityscapes": {"polygons": kept, "numbers": names_of(numbers, self._table)}}
-
-    @staticmethod
-    def _bytes(uri: str) -> bytes:
-        try:
-            return storage.read(uri, max_bytes=_BYTES_MAX)
-        except StorageError as error:
-            if storage.is_transient(error):
-                raise
-            raise _Bad("file", uri, str(error).removeprefix(f"{uri}: ")) from None
 
 
 def _are_own(objects: list[Any], annotations: list[Annotation], table: Table, hw: tuple[int, int]) -> bool:

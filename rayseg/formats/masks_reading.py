@@ -6,27 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from rayseg import storage
 from rayseg.annotations import AnnotatedImage, Annotation, Mask
-from rayseg.errors import ImageError, ObjectNotFound, StorageError
-from rayseg.formats import data_paths, id_maps, json_values, orientation
-from rayseg.formats.faults import BadAnnotation, Faults
+from rayseg.formats import data_paths, json_values, orientation
+from rayseg.formats.faults import Faults
 from rayseg.formats.instance_notes import annotation_of, attributes_in, extras_in, hw_in, text_in
+from rayseg.formats.item_files import BadFile, read_ids, read_object
 from rayseg.formats.masks_layout import Files, Layout
 from rayseg.formats.masks_tables import Table
 from rayseg.kernels import Rles, encode, encode_id_map
-
-_BYTES_MAX = 256 << 20
-
-
-class _Bad(Exception):
-    """An image that cannot be taken: the kind of the fault, and the file it is in."""
-
-    def __init__(self, kind: str, uri: str, message: str) -> None:
-        super().__init__(message)
-        self.kind, self.uri = kind, uri
 
 
 class MaskImages:
@@ -46,8 +33,10 @@ class MaskImages:
             try:
                 image = self._image(key, files)
                 if image.name in seen:
-                    raise _Bad("image", self._layout.at(_first(files)), f"expected one image {image.name!r}, found two")
-            except _Bad as error:
+                    raise BadFile(
+                        "image", self._layout.at(_first(files)), f"expected one image {image.name!r}, found two"
+                    )
+            except BadFile as error:
                 self._faults.add(error.uri, error.kind, f"image {key}", str(error))
                 continue
             seen.add(image.name)
@@ -63,10 +52,10 @@ class MaskImages:
         name = told.get("image", self._layout.image_of.get(key))
         if name is None:
             if self._layout.image_of:
-                raise _Bad("image", uri, f"expected an image {key!r} for the mask, found none")
+                raise BadFile("image", uri, f"expected an image {key!r} for the mask, found none")
             name = f"{key}.png"
         if not isinstance(name, str) or not data_paths.is_writable(name):
-            raise _Bad("image", uri, f"expected the name of an image, found {json_values.shown(name)}")
+            raise BadFile("image", uri, f"expected the name of an image, found {json_values.shown(name)}")
         there = name in self._layout.image_names
         image_uri = data_paths.at(self._layout.images, name) if there else text_in(told, "uri")
         try:
@@ -75,7 +64,7 @@ class MaskImages:
             found = orientation.raster(image_uri) if said_hw is None else None
             annotations, image_hw = orientation.upright(annotations, found, hw)
         except ValueError as error:
-            raise _Bad("size", uri, str(error)) from None
+            raise BadFile("size", uri, str(error)) from None
         return AnnotatedImage(
             name,
             image_uri,
@@ -91,14 +80,9 @@ class MaskImages:
         if files.table is None:
             return {}
         uri = self._layout.at(files.table)
-        try:
-            value = json_values.parsed(self._bytes(uri), uri)
-        except BadAnnotation as error:
-            raise _Bad("table", uri, str(error).removeprefix(f"{uri}: ")) from None
-        if not isinstance(value, dict):
-            raise _Bad("table", uri, f"expected an object, found {json_values.shown(value)}")
+        value = read_object(uri, "table")
         if "instances" in value and not isinstance(value["instances"], list):
-            raise _Bad("table", uri, f"expected instances as a list, found {json_values.shown(value['instances'])}")
+            raise BadFile("table", uri, f"expected instances as a list, found {json_values.shown(value['instances'])}")
         return value if "instances" in value else {"instances": _listed(value)}
 
     def _annotations(
@@ -132,12 +116,12 @@ class MaskImages:
         masks: dict[int | str, Mask] = {}
         hw = None
         if files.id_map is not None:
-            ids = self._png(files.id_map)
+            ids = read_ids(self._layout.at(files.id_map))
             hw = (ids.shape[0], ids.shape[1])
             numbers, rles = encode_id_map(ids)
             masks.update(_by(numbers.tolist(), rles))
         for name in files.objects:
-            pixels = self._png(name)
+            pixels = read_ids(self._layout.at(name))
             if hw is not None and hw != pixels.shape:
                 raise ValueError(f"expected masks of {hw} (H, W) as the first is, found {pixels.shape} in {name}")
             hw = (pixels.shape[0], pixels.shape[1])
@@ -171,23 +155,6 @@ class MaskImages:
         if place is None:
             raise ValueError(f"expected one of the classes, found {json_values.shown(named)}")
         return place
-
-    def _png(self, name: str) -> np.ndarray:
-        uri = self._layout.at(name)
-        try:
-            return id_maps.read(self._bytes(uri))
-        except ImageError as error:
-            raise _Bad("mask", uri, str(error)) from None
-
-    @staticmethod
-    def _bytes(uri: str) -> bytes:
-        try:
-            return storage.read(uri, max_bytes=_BYTES_MAX)
-        except StorageError as error:
-            if storage.is_transient(error):
-                raise
-            message = "is gone" if isinstance(error, ObjectNotFound) else str(error).removeprefix(f"{uri}: ")
-            raise _Bad("file", uri, message) from None
 
 
 def _first(files: Files) -> str:

@@ -9,12 +9,11 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from rayseg import storage
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Mask
-from rayseg.errors import ImageError, StorageError
-from rayseg.formats import data_paths, id_maps, orientation, safe_xml, shapes, voc_layout, voc_xml
+from rayseg.formats import data_paths, orientation, safe_xml, shapes, voc_layout, voc_xml
 from rayseg.formats.faults import BadAnnotation, Faults
 from rayseg.formats.instance_notes import extras_in
+from rayseg.formats.item_files import BadFile, read_bytes, read_ids
 from rayseg.formats.voc_layout import NO_SPLIT, VOID, Layout
 from rayseg.formats.voc_ties import tie
 from rayseg.formats.voc_xml import Thing
@@ -22,7 +21,6 @@ from rayseg.images.headers import Header
 from rayseg.kernels import Rles, encode, encode_id_map
 
 XML_BYTES_MAX = 16 << 20
-_PNG_BYTES_MAX = 256 << 20
 
 
 class Classes(NamedTuple):
@@ -30,14 +28,6 @@ class Classes(NamedTuple):
 
     categories: tuple[Category, ...]
     places: dict[int, int]
-
-
-class _Bad(Exception):
-    """An image that cannot be taken: the kind of the fault, and the file it is in."""
-
-    def __init__(self, kind: str, uri: str, message: str) -> None:
-        super().__init__(message)
-        self.kind, self.uri = kind, uri
 
 
 class VocImages:
@@ -52,12 +42,19 @@ class VocImages:
         self._faults.messages.clear()
         splits = voc_layout.splits_of(self._layout)
         ids = self._layout.ids
+        seen: set[str] = set()
         self._tell_of_images_alone(ids, splits)
         for image_id in ids:
             try:
-                yield self._image(image_id, splits)
-            except _Bad as error:
+                image = self._image(image_id, splits)
+                if image.name in seen:
+                    uri = self._layout.at(f"Annotations/{image_id}.xml")
+                    raise BadFile("image", uri, f"expected one image {image.name!r}, found two")
+            except BadFile as error:
                 self._faults.add(error.uri, error.kind, f"image {image_id}", str(error))
+                continue
+            seen.add(image.name)
+            yield image
 
     def _tell_of_images_alone(self, ids: list[str], splits: dict[str, dict[str, str]]) -> None:
         known = set(ids)
@@ -77,11 +74,11 @@ class VocImages:
         root = None
         if image_id in self._layout.xmls:
             try:
-                root = safe_xml.parse(_bytes(xml_uri, XML_BYTES_MAX), xml_uri)
+                root = safe_xml.parse(read_bytes(xml_uri, XML_BYTES_MAX), xml_uri)
             except BadAnnotation as error:
-                raise _Bad("xml", xml_uri, str(error).removeprefix(f"{xml_uri}: ")) from None
+                raise BadFile("xml", xml_uri, str(error)) from None
             if root.tag != "annotation":
-                raise _Bad("xml", xml_uri, f"expected an element annotation, found {root.tag}")
+                raise BadFile("xml", xml_uri, f"expected an element annotation, found {root.tag}")
         uri = xml_uri if root is not None else self._layout.at(f"SegmentationObject/{image_id}.png")
         name = self._name(image_id, root)
         there = name in self._layout.image_names
@@ -94,7 +91,7 @@ class VocImages:
             turned, image_hw = orientation.upright(annotations, found, recorded_hw)
             extras = _upright_void(extras, found, recorded_hw)
         except ValueError as error:
-            raise _Bad("size", uri, str(error)) from None
+            raise BadFile("size", uri, str(error)) from None
         split = splits["Segmentation"].get(image_id, splits["Main"].get(image_id))
         main = splits["Main"].get(image_id, split)
         if main != split:
@@ -118,22 +115,18 @@ class VocImages:
         try:
             hw = None if root is None else voc_xml.size_of(root)
         except ValueError as error:
-            raise _Bad("size", uri, str(error)) from None
+            raise BadFile("size", uri, str(error)) from None
         if hw is not None and (fault := shapes.hw_fault(hw)) is not None:
-            raise _Bad("size", uri, fault)
+            raise BadFile("size", uri, fault)
         if numbers is None:
             return hw
         map_hw = (numbers.shape[0], numbers.shape[1])
         if hw is not None and hw != map_hw:
-            raise _Bad("size", uri, f"expected SegmentationObject of {hw} (H, W) as the XML says, found {map_hw}")
+            raise BadFile("size", uri, f"expected SegmentationObject of {hw} (H, W) as the XML says, found {map_hw}")
         return map_hw
 
     def _ids(self, folder: str, image_id: str) -> np.ndarray:
-        uri = self._layout.at(f"{folder}/{image_id}.png")
-        try:
-            return id_maps.read(_bytes(uri, _PNG_BYTES_MAX))
-        except ImageError as error:
-            raise _Bad("mask", uri, str(error)) from None
+        return read_ids(self._layout.at(f"{folder}/{image_id}.png"))
 
     def _annotations(
         self, image_id: str, root: Element | None, numbers: np.ndarray | None, hw: tuple[int, int] | None
@@ -195,7 +188,7 @@ class VocImages:
         indices = self._ids("SegmentationClass", image_id)
         if indices.shape != pixels.shape:
             message = f"expected SegmentationClass of {pixels.shape} (H, W), found {indices.shape}"
-            raise _Bad("size", uri, message)
+            raise BadFile("size", uri, message)
         values, counts = np.unique(indices[pixels], return_counts=True)
         place = self._classes.places.get(int(values[counts.argmax()]))
         if place is None:
@@ -203,15 +196,6 @@ class VocImages:
                 uri, "class", f"image {image_id}", f"expected a known class, found {values[counts.argmax()]}"
             )
         return place
-
-
-def _bytes(uri: str, max_bytes: int) -> bytes:
-    try:
-        return storage.read(uri, max_bytes=max_bytes)
-    except StorageError as error:
-        if storage.is_transient(error):
-            raise
-        raise _Bad("file", uri, str(error).removeprefix(f"{uri}: ")) from None
 
 
 def _upright_void(

@@ -78,7 +78,8 @@ class Writer:
                 if not data_paths.is_writable(f"{name}.txt"):
                     self._losses.dropped("split", "its name cannot be that of a list", len(ids))
                     continue
-                self._sink.put(f"ImageSets/{kind}/{name}.txt", "".join(f"{image_id}\n" for image_id in ids).encode())
+                content = "".join(f"{image_id}\n" for image_id in ids)
+                self._sink.put(f"ImageSets/{kind}/{name}.txt", content.encode(), last=True)
         self._sink.put("labelmap.txt", voc_layout.label_map_text(self._categories, self._colours).encode(), last=True)
 
     def _id(self, image: AnnotatedImage) -> str | None:

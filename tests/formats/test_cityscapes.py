@@ -345,7 +345,8 @@ def test_exif_a_map_of_the_raw_rasters_size_is_turned(tmp_path: Path) -> None:
     ("files", "kind", "message"),
     [
         ({"polygons.json": "{\n"}, "polygons", "ulm_001_gtFine_polygons.json: image val/ulm/ulm_001: line 2"),
-        ({"polygons.json": "[]"}, "polygons", "expected an object with a list of objects"),
+        ({"polygons.json": "[]"}, "polygons", "expected an object, found []"),
+        ({"polygons.json": "{}"}, "polygons", "expected an object with a list of objects"),
         ({"polygons.json": _json([_square("cat", 0, 0, 2)])}, "polygon", "objects[0]: expected a label of the table"),
         ({"polygons.json": _json([{"label": "car", "polygon": [[0, 0], [1, 1]]}])}, "polygon", "at least 3 points, found 2"),
         ({"polygons.json": _json([{"label": "car", "polygon": [[0, 0], [1, "x"], [2, 2]]}])}, "polygon", "y in polygon"),

@@ -380,15 +380,6 @@ def test_painting_against_pixels(rectangles: list) -> None:
     assert painted.disjoint == bool((stack.sum(axis=0) <= 1).all())
 
 
-def test_object_storage(tmp_path: Path, bucket: str) -> None:
-    dataset = sample(tmp_path / "in")
-    again, _ = there_and_back(dataset, tmp_path / "out", "masks")
-    registry.write(dataset, f"{bucket}/set", "masks")
-    found = registry.read(f"{bucket}/set", "masks")
-    assert list(found.images) == list(again.images)
-    assert found.categories == again.categories
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32))
 def test_damaged_sets_give_images_or_rayseg_errors(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:

@@ -291,6 +291,7 @@ def test_segmentation_lists_rule_over_main_lists_and_both_come_back(tmp_path: Pa
         ({"SegmentationObject/a.png": b"\x89PNG\r\n\x1a\n"}, "mask", "png ends inside its header"),
         ({"ImageSets/Main/train.txt": "a\nmissing\n"}, "annotation", "train.txt: id missing"),
         ({"JPEGImages/lonely.jpg": picture(*HW)}, "annotation", "image lonely.jpg"),
+        ({"Annotations/a.jpg.xml": _xml("a", suffix="jpg")}, "image", "expected one image 'a.jpg', found two"),
         ({"labelmap.txt": "dog:1,2,3::"}, "class", "expected a class of labelmap.txt, found 'car'"),
     ],
 )
