@@ -17,8 +17,8 @@ import numpy as np
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Mask
 from rayseg.formats import coco_layout, data_paths, orientation
 from rayseg.formats.coco_index import CocoFile, Grouping, ids_of, is_id, rows_of
-from rayseg.formats.coco_records import NAME, OWN, Unusable, annotation_of, category_of, image_of
-from rayseg.formats.faults import BadAnnotation, Faults
+from rayseg.formats.coco_records import NAME, OWN, annotation_of, category_of, image_of
+from rayseg.formats.faults import BadAnnotation, Faults, Unusable
 from rayseg.formats.json_values import shown
 from rayseg.images.headers import Header
 from rayseg.storage.entry import scheme_of

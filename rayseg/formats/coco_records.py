@@ -4,7 +4,7 @@ Keys of COCO become fields of the record: `name`, `id`, `supercategory`, `color`
 `width`, `attributes` of an image; `segmentation`, `bbox`, `iscrowd`, `score`, `attributes`, `group_id` of an annotation.
 All others ride along in `extras["coco"]`. What rayseg itself wrote under "rayseg" is taken back, see `coco_writing`.
 
-Functions raise `Unusable`, a `ValueError` with a kind for `Faults.add`, for what cannot be taken.
+Functions raise `Unusable` for what cannot be taken.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from rayseg.annotations import AnnotatedImage, Annotation, Box, Category, Mask, Points, Polygons, Polyline, Shape
 from rayseg.formats import data_paths, shapes
 from rayseg.formats.coco_index import RawAnnotation, is_id
+from rayseg.formats.faults import Unusable
 from rayseg.formats.json_values import number, shown, side
 from rayseg.formats.shape_json import decode_shape
 from rayseg.kernels import Rles
@@ -26,14 +27,6 @@ OWN = "rayseg"  # the key under which COCO files hold what COCO has no words for
 
 _CATEGORY_KEYS = {"id", "name", "supercategory", OWN}
 _IMAGE_KEYS = {"file_name", "height", "width", OWN}
-
-
-class Unusable(ValueError):
-    """An item that cannot be taken; `kind` as in `Faults`."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 def category_of(value: Any) -> Category:
@@ -86,7 +79,7 @@ def annotation_of(raw: RawAnnotation, classes: Mapping[Any, int], image_hw: tupl
     extras = raw.values
     if isinstance(own, dict):
         shape, box = _own_shape(own, shape, image_hw), _own_box(own, box)
-        made = own.get("made", ())
+        made = own["made"] if isinstance(own.get("made"), list) else ()
         if shape is not None and "bbox" in made:
             box = None
         if "area" in made:

@@ -24,7 +24,7 @@ def inside(name: str, folder: str = "", *, windows: bool = False) -> str:
     that climbs out of the root.
     """
     text = name.replace("\\", "/") if windows else name
-    if not text.strip("/") or len(text) > NAME_MAX or "\0" in text:
+    if not text.strip("/") or len(text) > NAME_MAX or "\0" in text or not _is_unicode(text):
         raise ValueError(f"expected the name of a file, found {name[:80]!r}")
     if text.startswith("/") or _DRIVE.match(text) or _URL.match(text):
         raise ValueError(f"expected a path below the data set, found {name[:200]!r}, which is absolute")
@@ -32,6 +32,11 @@ def inside(name: str, folder: str = "", *, windows: bool = False) -> str:
     if path == ".." or path.startswith("../") or path in (".", ""):
         raise ValueError(f"expected a path below the data set, found {name[:200]!r}, which leads out of it")
     return path
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be encoded: text from JSON may hold halves of surrogate pairs."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def is_writable(name: str) -> bool:

@@ -21,7 +21,7 @@ from rayseg import storage
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Mask
 from rayseg.errors import ObjectNotFound
 from rayseg.formats import data_paths, shapes
-from rayseg.formats.faults import BadAnnotation, Faults
+from rayseg.formats.faults import BadAnnotation, Faults, Unusable
 from rayseg.formats.parts import BrokenPart, PartFooter, read_footers, read_part
 from rayseg.formats.rayseg_columns import NAME
 
@@ -99,8 +99,8 @@ class _Rows:
             for number, instance in enumerate(found):
                 try:
                     annotations.append(self._annotation(*instance, image_hw))
-                except _Unusable as error:
-                    self._faults.add(uri, error.args[0], f"row {row}, instance {number}", error.args[1])
+                except Unusable as error:
+                    self._faults.add(uri, error.kind, f"row {row}, instance {number}", str(error))
             yield dataclasses.replace(image, annotations=tuple(annotations))
 
     def _image(self, values: dict[str, Any]) -> tuple[AnnotatedImage, tuple[int, int] | None]:
@@ -122,21 +122,17 @@ class _Rows:
         self, category: int | None, score: float | None, bbox: Any, rle: str | None, image_hw: tuple[int, int] | None
     ) -> Annotation:
         if category is None or not 0 <= category < len(self._classes):
-            raise _Unusable("category", f"expected a category_id of 0 to {len(self._classes) - 1}, found {category}")
+            raise Unusable("category", f"expected a category_id of 0 to {len(self._classes) - 1}, found {category}")
         if rle is None or image_hw is None:
-            raise _Unusable("mask", "expected an rle, a height and a width, found null")
+            raise Unusable("mask", "expected an rle, a height and a width, found null")
         if bbox is None or None in bbox:
-            raise _Unusable("box", f"expected a bbox of four numbers, found {bbox}")
+            raise Unusable("box", f"expected a bbox of four numbers, found {bbox}")
         x, y, width, height = bbox
         shape = Mask(rle.encode("ascii", "replace"), image_hw)
         annotation = Annotation(category, (x, y, x + width, y + height), shape, score=score)
         if fault := shapes.fault(annotation, image_hw):
-            raise _Unusable(*fault)
+            raise Unusable(*fault)
         return annotation
-
-
-class _Unusable(ValueError):
-    """An instance that cannot be taken: kind and message."""
 
 
 # ---- which parts count

@@ -405,6 +405,7 @@ BROKEN = [
     ("image", r"images\[0\]: .*absolute", document(images=[{"id": 7, "file_name": "/etc/passwd"}])),
     ("image", r"images\[0\]: .*leads out", document(images=[{"id": 7, "file_name": "a/../../b.jpg"}])),
     ("image", r"images\[0\]: .*name of a file", document(images=[{"id": 7}])),
+    ("image", r"images\[0\]: .*name of a file", document(images=[{"id": 7, "file_name": "\ud800.jpg"}])),
     ("image", r"images\[0\]: .*whole number", document(images=[{"id": 7, "file_name": "a", "height": "x"}])),
     ("image", r"images\[0\]: .*sides", document(images=[{"id": 7, "file_name": "a", "height": 0, "width": 5}])),
     ("image", r"images\[0\]: .*sides", document(images=[{"id": 7, "file_name": "a", "height": 2**60, "width": 5}])),
@@ -458,6 +459,16 @@ def test_a_folder_without_coco_is_refused(tmp_path: Path):
     with pytest.raises(BadAnnotation, match="expected annotations/instances_"):
         read(tmp_path)
     assert not coco.detect(str(tmp_path), ["a.json"])
+
+
+@pytest.mark.parametrize(
+    "own", [3, [], {"made": 3}, {"made": "area"}, {"shape": 3, "box": 3, "extras": 3}, {"box": [1.5] * 4}]
+)
+def test_what_rayseg_would_not_have_written_is_passed_over(tmp_path: Path, own: Any):
+    item = {"segmentation": [SQUARE], "bbox": [2, 3, 10, 10], "area": 100, "rayseg": own}
+    (found,) = only(read(put(tmp_path, document(item))))
+    (plain,) = only(read(put(tmp_path, document({key: one for key, one in item.items() if key != "rayseg"}))))
+    assert found == plain
 
 
 pieces = st.sampled_from(
