@@ -53,7 +53,7 @@ def blob(seed: int, hw: tuple[int, int] = HW, *, x: int = 0, width: int = 30) ->
 
 
 def sample_annotations() -> list[tuple[Annotation, ...]]:
-    """The annotations of five images; masks within an image do not overlap."""
+    """The annotations of seven images; only in the last do masks overlap."""
     plain = Annotation(0, shape=Polygons(((ring(15, 20, 11),),)), attributes={"occluded": True})
     parts = Annotation(
         1, shape=Polygons(((ring(45, 12, 8),), (ring(62, 40, 9, 5),))), attributes={"colour": "red"}, group=3
@@ -70,7 +70,10 @@ def sample_annotations() -> list[tuple[Annotation, ...]]:
     box = Annotation(2, (10.0, 12.0, 31.5, 40.25), attributes={"difficult": True})
     foreign = Annotation(0, shape=Polygons(((ring(60, 45, 9),),)), extras={"elsewhere": {"track": 4}})
     scored = Annotation(1, (4.0, 4.0, 30.0, 30.0), Polygons(((ring(17, 17, 12),),)), score=0.75)
-    return [(plain, parts), (hole,), (noisy, crowd), (ellipse, line, points), (), (box, foreign, scored)]
+    behind = Annotation(0, shape=Polygons(((ring(30, 30, 16),),)))
+    before = Annotation(1, shape=Polygons(((ring(44, 34, 13, 7),),)))
+    apart = [(plain, parts), (hole,), (noisy, crowd), (ellipse, line, points), (), (box, foreign, scored)]
+    return [*apart, (behind, before)]
 
 
 def encoded_image(seed: int, hw: tuple[int, int] = HW) -> bytes:

@@ -131,21 +131,21 @@ def test_every_annotation_follows_its_class(plan: list[str], random: Any):
 def test_a_conversion_counts_what_it_carries(source: Path, tmp_path: Path):
     seen = []
     done = convert(str(source), str(tmp_path / "out"), "coco", progress=lambda n, total: seen.append((n, total)))
-    assert (done.source_format, done.target_format, done.images, done.annotations) == ("rayseg", "coco", 6, 11)
+    assert (done.source_format, done.target_format, done.images, done.annotations) == ("rayseg", "coco", 7, 13)
     assert done.lossless and done.seconds > 0
-    assert [n for n, _ in seen] == [1, 2, 3, 4, 5, 6]
-    assert len(list(rayseg.read(str(tmp_path / "out"), "coco").images)) == 6
+    assert [n for n, _ in seen] == [1, 2, 3, 4, 5, 6, 7]
+    assert len(list(rayseg.read(str(tmp_path / "out"), "coco").images)) == 7
     done = convert(str(tmp_path / "out"), str(tmp_path / "again"), "rayseg", progress=lambda *row: seen.append(row))
-    assert seen[-1] == (6, 6)
+    assert seen[-1] == (7, 7)
     value = json.loads(json.dumps(done.as_json()))
     assert (value["from"], value["to"], value["lossless"], value["images"], value["faults"]) == (
         "coco",
         "rayseg",
         True,
-        6,
+        7,
         [],
     )
-    assert {"kind": "mask", "outcome": "kept", "count": 8, "reason": "", "mean_iou": None, "min_iou": None} in value[
+    assert {"kind": "mask", "outcome": "kept", "count": 10, "reason": "", "mean_iou": None, "min_iou": None} in value[
         "rows"
     ]
 
@@ -166,10 +166,10 @@ def test_strict_writes_nothing_where_something_would_be_lost(source: Path, tmp_p
 def test_classes_dropped_as_asked_are_accounted_for_but_no_loss(source: Path, tmp_path: Path):
     mapping = ClassMapping(drop=["car"], rename={"person": "human"})
     done = convert(str(source), str(tmp_path / "out"), "coco", classes=mapping, strict=True)
-    assert done.annotations == 7
+    assert done.annotations == 8
     assert [row for row in done.rows() if row["outcome"] == "dropped"] == [
         {"kind": kind, "outcome": "dropped", "count": count, "reason": "as the class mapping says", "mean_iou": None,
-         "min_iou": None} for kind, count in (("class", 1), ("annotation", 4))
+         "min_iou": None} for kind, count in (("class", 1), ("annotation", 5))
     ]  # fmt: skip
     assert rayseg.read(str(tmp_path / "out"), "coco").class_names == ("human", "traffic light")
 
@@ -239,7 +239,7 @@ def test_object_storage_is_read_and_written_like_a_disk(source: Path, tmp_path: 
     convert(str(source), f"{bucket}/coco", "coco")
     convert(f"{bucket}/coco", f"{bucket}/data", "rayseg")
     done = convert(f"{bucket}/data", str(tmp_path / "back"), "rayseg")
-    assert (done.images, done.annotations) == (6, 11)
+    assert (done.images, done.annotations) == (7, 13)
     found = {image.name: image for image in rayseg.read(str(tmp_path / "back")).images}
     for image in expected:
         one = found[image.name]
@@ -263,7 +263,7 @@ def test_the_command_prints_a_table_and_writes_a_report(source: Path, tmp_path: 
     lines = [line.split() for line in result.output.splitlines()]
     assert ["what", "outcome", "count", "mean", "IoU", "least", "reason"] in lines
     assert any(line[:3] == ["mask", "approximated", "4"] for line in lines)
-    assert "6 images, 11 annotations" in result.output and "not everything came through" in result.output
+    assert "7 images, 13 annotations" in result.output and "not everything came through" in result.output
     value = json.loads(report.read_text())
     assert value["rows"] and value["lossless"] is False
     assert value["source"] == str(source)

@@ -103,7 +103,7 @@ def test_the_columns_of_a_label_run_are_there_for_every_mask(tmp_path: Path):
         f"(select *, unnest(instances) i from '{files}') order by ordinal"
     ).fetchall()
     expected = [(image, annotation) for image in dataset.images for annotation in image.annotations]
-    assert len(rows) == len(expected) == 11
+    assert len(rows) == len(expected) == 13
     for (uri, height, width, name, category, area, rle, bbox), (image, annotation) in zip(rows, expected, strict=True):
         assert (uri, height, width, name) == (image.uri, *HW, CATEGORIES[annotation.category].name)
         assert category == annotation.category
@@ -284,7 +284,7 @@ def test_rows_of_a_data_set_that_make_no_sense_are_named(tmp_path: Path):
         writer.add_key_value_metadata({b"rayseg.dataset": metadata[b"rayseg.dataset"]})
     dataset = read(tmp_path / "out", on_error="skip")
     for _ in range(2):
-        assert [len(image.annotations) for image in dataset.images] == [1, 0, 1]
+        assert [len(image.annotations) for image in dataset.images] == [1, 0, 1, 2]
         assert dataset.faults.counts == {"image": 3, "annotation": 3, "box": 1}
 
 
