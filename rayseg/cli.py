@@ -210,6 +210,63 @@ def convert(
     print_conversion(conversion)
 
 
+@app.command(
+    name="eval",
+    epilog="""\b
+Examples:
+  rayseg eval --data val/instances.json --predictions results.json --out eval/
+  rayseg eval --data val/ --predictions s3://bucket/labels --out s3://bucket/eval
+  rayseg eval --data val/ --model my-model/ --out eval/
+  rayseg eval --compare eval-1/ eval-2/
+  rayseg eval --data val/ --compare results-1.json results-2.json""",
+)
+def evaluate(
+    words: Words = None,
+    data: Annotated[Optional[str], typer.Option(help="ground truth, in any format")] = None,
+    predictions: Annotated[Optional[str], typer.Option(help="COCO results .json, or a label run's output")] = None,
+    model: Annotated[Optional[str], typer.Option(help="label the images with this model first")] = None,
+    out: Annotated[Optional[str], typer.Option(help="output folder, local or s3://")] = None,
+    images: Annotated[Optional[str], typer.Option(help="folder of the images, if not at the usual place")] = None,
+    compare: Annotated[Optional[tuple[str, str]], typer.Option(help="two outputs; with --data two predictions")] = None,
+    file: SpecFile = None,
+    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object")] = False,
+) -> None:
+    """Measure predictions against a ground truth: COCO's metrics, what goes wrong, and a report to look at."""
+    from rayseg import specs
+    from rayseg.evaluation.spec import EvalSpec
+
+    def say(what: str) -> None:
+        typer.echo(f"{what} ...", err=True)
+
+    flags = {"data": data, "predictions": predictions, "model": model, "out": out, "images": images}
+    if compare is not None:
+        _print_comparison(compare, flags, file, words, json, say)
+        return
+    spec = specs.build(EvalSpec, file, words or (), flags)
+    from rayseg.evaluating import run
+
+    found = run(spec, say)
+    _print(found.as_json() if json else found.text(), json)
+
+
+def _print_comparison(
+    pair: tuple[str, str], flags: dict[str, Any], file: Optional[str], words: Optional[list[str]], json: bool, say: Any
+) -> None:
+    from rayseg import specs
+    from rayseg.errors import UsageError
+    from rayseg.evaluating import run_comparison
+    from rayseg.evaluation.spec import EvalSpec
+
+    if flags["predictions"] or flags["model"]:
+        raise UsageError("--compare names what is compared: leave out --predictions and --model")
+    # the spec wants predictions and an output; a comparison has its own
+    given = {**flags, "data": flags["data"] or "", "predictions": pair[0], "out": flags["out"] or ""}
+    spec = specs.build(EvalSpec, file, words or (), given)
+    settings = {name: getattr(spec, name) for name in ("draws", "confidence", "seed", "threads")}
+    found = run_comparison(*pair, spec if spec.data else None, out=flags["out"], say=say, **settings)
+    _print(found.to_json() if json else found.text(), json)
+
+
 def main() -> None:
     """Entry point: an error of rayseg's own becomes one message and its exit code."""
     try:

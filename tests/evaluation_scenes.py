@@ -14,14 +14,21 @@ from pycocotools.cocoeval import COCOeval
 Rng = np.random.Generator
 
 
-def scene(seed: int, images: int = 8, classes: int = 3, *, gaps: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def scene(
+    seed: int, images: int = 8, classes: int = 3, *, gaps: bool = True
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A COCO dict and results: polygons of several parts, crowds, masks in RLE, tied scores, empty images and classes."""
     rng = np.random.default_rng(seed)
     ids = rng.permutation(np.arange(1, images + 1) * (7 if gaps else 1)).tolist()
     category_ids = rng.permutation(np.arange(1, classes + 1) * (3 if gaps else 1)).tolist()
     truth: dict[str, Any] = {
         "images": [
-            {"id": key, "file_name": f"{key:04d}.jpg", "height": int(rng.integers(40, 200)), "width": int(rng.integers(40, 200))}
+            {
+                "id": key,
+                "file_name": f"{key:04d}.jpg",
+                "height": int(rng.integers(40, 200)),
+                "width": int(rng.integers(40, 200)),
+            }
             for key in ids
         ],
         "categories": [{"id": key, "name": f"class {key}"} for key in category_ids],
@@ -116,7 +123,9 @@ def only(results: list[dict[str, Any]], *fields: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in one.items() if key not in dropped} for one in results]
 
 
-def pycocotools_eval(truth: dict[str, Any], results: list[dict[str, Any]], measure: str, max_dets=(1, 10, 100)) -> COCOeval:
+def pycocotools_eval(
+    truth: dict[str, Any], results: list[dict[str, Any]], measure: str, max_dets=(1, 10, 100)
+) -> COCOeval:
     """pycocotools' evaluation, accumulated."""
     import copy
 
@@ -148,6 +157,8 @@ def twelve(evaluation: COCOeval) -> list[float | None]:
     return [float(part[part > -1].mean()) if (part > -1).any() else None for part in parts]
 
 
-def reference(truth: dict[str, Any], results: list[dict[str, Any]], measure: str, max_dets=(1, 10, 100)) -> list[float | None]:
+def reference(
+    truth: dict[str, Any], results: list[dict[str, Any]], measure: str, max_dets=(1, 10, 100)
+) -> list[float | None]:
     """pycocotools' twelve numbers."""
     return twelve(pycocotools_eval(truth, results, measure, max_dets))

@@ -1,8 +1,8 @@
 """Evaluation: COCO's metrics and what explains them. `evaluate(dataset, predictions)` gives `Metrics`.
 
-    evaluate   all of it, from a data set and predictions of any format
-    compare    two evaluations of one data set, and whether they differ by more than chance
-    coco       the twelve numbers alone, of dicts in memory, as training and the demo want them
+evaluate   all of it, from a data set and predictions of any format
+compare    two evaluations of one data set, and whether they differ by more than chance
+coco       the twelve numbers alone, of dicts in memory, as training and the demo want them
 """
 
 from __future__ import annotations

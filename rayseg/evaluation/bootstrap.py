@@ -42,7 +42,8 @@ def draws(ranks: Sequence[Ranked], images: int, count: int, seed: int, threads: 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="rayseg-bootstrap") as pool:
         found = list(pool.map(one, seeds))
     return [
-        Draws(np.array([draw[k][0] for draw in found]), np.array([draw[k][1] for draw in found])) for k in range(len(ranks))
+        Draws(np.array([draw[k][0] for draw in found]), np.array([draw[k][1] for draw in found]))
+        for k in range(len(ranks))
     ]
 
 

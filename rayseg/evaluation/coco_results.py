@@ -23,6 +23,7 @@ from rayseg.evaluation.spool import SHARD_IMAGES
 from rayseg.evaluation.truth import Truth
 from rayseg.formats.coco_index import CocoFile, Grouping, ids_of
 from rayseg.formats.faults import Faults
+from rayseg.formats.json_items import decoded
 
 _GATHERED_BYTES = 32 << 20
 
@@ -32,7 +33,7 @@ def open_results(uri: str, truth: Truth, faults: Faults, notes: Faults) -> Predi
 
     Raises `BadAnnotation` for a file that is not JSON or holds neither.
     """
-    file = CocoFile(uri)
+    file = _File(uri)
     if file.is_results:
         return _ResultsFile(file, truth, faults, notes)
     from rayseg.evaluation.scored_dataset import read_dataset
@@ -48,7 +49,9 @@ def read_results(results: Sequence[Result], truth: Truth, faults: Faults, notes:
     rows = DetectionRows("predictions", truth, faults)
     for item, result in enumerate(results):
         if not isinstance(result, Mapping):
-            faults.add("predictions", "prediction", f"results[{item}]", f"expected an object, found {str(result)[:100]}")
+            faults.add(
+                "predictions", "prediction", f"results[{item}]", f"expected an object, found {str(result)[:100]}"
+            )
             continue
         predictions.counts.predictions += 1
         rank = images.find(result.get("image_id"), item)
@@ -61,10 +64,40 @@ def read_results(results: Sequence[Result], truth: Truth, faults: Faults, notes:
     return predictions
 
 
+class _File(CocoFile):
+    """A COCO file whose results are read many at a time."""
+
+    def read_values(self, rows: list[int]) -> list[Any]:
+        """The results `rows` as JSON has them; neighbours in the file are read and decoded together.
+
+        Raises `BadAnnotation` with the line for one that is not JSON.
+        """
+        items = self.annotations
+        assert items is not None
+        values: list[Any] = []
+        for run in np.split(np.array(rows, np.int64), np.flatnonzero(np.diff(rows) != 1) + 1) if rows else ():
+            start, end = int(items.starts[run[0]]), int(items.ends[run[-1]])
+            values += self._decoded_run(self._read(start, end), run)
+        return values
+
+    def _decoded_run(self, text: bytes, rows: np.ndarray) -> list[Any]:
+        try:
+            values = decoded(b"[%b]" % text)
+        except ValueError:
+            values = []
+        if len(values) == len(rows):
+            return values
+        assert self.annotations is not None
+        places = zip(
+            self.annotations.starts[rows].tolist(), self.annotations.ends[rows].tolist(), rows.tolist(), strict=True
+        )
+        return [self._decoded(self._read(start, end), start, f"results[{row}]") for start, end, row in places]
+
+
 class _ResultsFile:
     """The results of one file, decoded shard by shard."""
 
-    def __init__(self, file: CocoFile, truth: Truth, faults: Faults, notes: Faults) -> None:
+    def __init__(self, file: _File, truth: Truth, faults: Faults, notes: Faults) -> None:
         items = file.annotations
         assert items is not None
         self.source, self.counts = file.uri, Counts(predictions=len(items))
@@ -72,7 +105,9 @@ class _ResultsFile:
         self._read: set[int] = set()
         images = _Images(truth, self.counts, faults, notes, file.uri)
         ids = ids_of(items, 0)
-        ranks = [images.find(one, item) for item, one in enumerate(ids.tolist() if isinstance(ids, np.ndarray) else ids)]
+        ranks = [
+            images.find(one, item) for item, one in enumerate(ids.tolist() if isinstance(ids, np.ndarray) else ids)
+        ]
         self._grouping = Grouping(np.array(ranks, np.int64), len(truth.images))
 
     def columns(self, shard: int) -> Columns:
@@ -117,7 +152,9 @@ class _Images:
         rank = self._truth.images.of_id(image_id)
         if rank < 0:
             self._counts.other_images += 1
-            self._notes.add(self._source, "image", f"results[{item}]", f"image_id {image_id!r} is not in the ground truth")
+            self._notes.add(
+                self._source, "image", f"results[{item}]", f"image_id {image_id!r} is no image's or more than one's"
+            )
         return rank
 
 
@@ -137,12 +174,9 @@ def _class_of(result: Result, classes: ClassNames, counts: Counts) -> int:
         found = classes.find(name)
     else:
         category_id = result.get("category_id")
-        known = isinstance(category_id, int) and not isinstance(category_id, bool)
-        name = f"category_id {category_id!r}"
-        if classes.by_id is not None:
-            found = classes.by_id.get(category_id, -1) if known else -1
-        else:
-            found = category_id if known and 0 <= category_id < len(classes.names) else -1
+        name, found = f"category_id {category_id!r}", -1
+        if isinstance(category_id, int) and not isinstance(category_id, bool):
+            found = classes.of_id(category_id)
     if found < 0:
         counts.miss_class(name)
     return found

@@ -108,14 +108,15 @@ def compare(
     whole = [_values(one, images) for one in ranks]
     differences, classes, primary = {}, {}, first.primary if first.primary in measures else measures[0]
     for k, measure in enumerate(measures):
-        pair, pair_drawn = whole[2 * k : 2 * k + 2], drawn[2 * k : 2 * k + 2]
+        (values_a, classes_a), (values_b, classes_b) = whole[2 * k : 2 * k + 2]
+        drawn_a, drawn_b = drawn[2 * k : 2 * k + 2]
         differences[measure] = {
-            metric: _difference(*(one[0][i] for one in pair), *(one.metrics[:, i] for one in pair_drawn), confidence)
+            metric: _difference(values_a[i], values_b[i], drawn_a.metrics[:, i], drawn_b.metrics[:, i], confidence)
             for i, metric in enumerate(bootstrap.DRAWN)
         }
         if measure == primary:
             classes = {
-                name: _difference(*(one[1][i] for one in pair), *(one.classes[:, i] for one in pair_drawn), confidence)
+                name: _difference(classes_a[i], classes_b[i], drawn_a.classes[:, i], drawn_b.classes[:, i], confidence)
                 for i, name in enumerate(first.classes)
             }
     return Comparison(first.name, second.name, images, primary, differences, classes, draws, confidence, seed)
@@ -129,10 +130,10 @@ def _check_same(a: Matches, b: Matches, measure: Measure) -> None:
         raise UsageError(
             f"{a.name} and {b.name} are not of the same images: {len(a.images):,} and {len(b.images):,} of them"
         )
-    counts = [_truths(one.ranks[measure], len(a.images)) for one in (a, b)]
-    if not np.array_equal(*counts):
+    of_a, of_b = (_truths(one.ranks[measure], len(a.images)) for one in (a, b))
+    if not np.array_equal(of_a, of_b):
         raise UsageError(
-            f"{a.name} and {b.name} have different truths: {int(counts[0].sum()):,} and {int(counts[1].sum()):,} of them, "
+            f"{a.name} and {b.name} have different truths: {int(of_a.sum()):,} and {int(of_b.sum()):,} of them, "
             f"or of other images or classes: evaluate both against the same ground truth"
         )
 
@@ -153,9 +154,7 @@ def _values(ranks: Ranked, images: int) -> tuple[list[float], np.ndarray]:
     return [float(known.mean()), float(known[AT_50].mean()), float(known[AT_75].mean())], averages.mean(axis=0)
 
 
-def _difference(
-    a: float, b: float, drawn_a: np.ndarray, drawn_b: np.ndarray, confidence: float
-) -> Difference:
+def _difference(a: float, b: float, drawn_a: np.ndarray, drawn_b: np.ndarray, confidence: float) -> Difference:
     if np.isnan(a) or np.isnan(b):
         return Difference(_known(a), _known(b), None, None, None)
     drawn = drawn_b - drawn_a

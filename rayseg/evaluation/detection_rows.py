@@ -120,4 +120,5 @@ def _polygons_rle(rings: list[Any], image_hw: tuple[int, ...]) -> bytes:
     if not rings or not numbers or not all(math.isfinite(value) for ring in rings for value in ring):
         raise Bad("mask", "expected polygons of at least 3 points of finite numbers")
     pieces = coco_mask.frPyObjects(rings, *image_hw)
-    return (coco_mask.merge(pieces) if len(pieces) > 1 else pieces[0])["counts"]
+    merged: Any = coco_mask.merge(pieces) if len(pieces) > 1 else pieces[0]
+    return merged["counts"]

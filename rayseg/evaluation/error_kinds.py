@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from rayseg.evaluation import ranking
-from rayseg.evaluation.matching import BACKGROUND, BOTH, CLASS, DUPLICATE, PLACE
 from rayseg.evaluation.numbers import RECALLS
 from rayseg.evaluation.records import Records
+from rayseg.kernels import ranking
+from rayseg.kernels.matching import BACKGROUND, BOTH, CLASS, DUPLICATE, PLACE
 
 KINDS: dict[str, int] = {
     "class": CLASS,

@@ -11,11 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from rayseg.evaluation.matching import IGNORED, TRUE
-from rayseg.evaluation.matching import BACKGROUND, BOTH, CLASS, DUPLICATE, PLACE
 from rayseg.evaluation.records import Records
 from rayseg.evaluation.shards import Shard
 from rayseg.evaluation.spool import SHARD_IMAGES
+from rayseg.kernels.matching import BACKGROUND, BOTH, CLASS, DUPLICATE, IGNORED, PLACE, TRUE
 
 Kind = Literal["false", "missed", "poor"]
 KINDS: tuple[Kind, ...] = ("false", "missed", "poor")
@@ -48,7 +47,7 @@ class Example:
     """One image with what is wrong in it.
 
     kind        "false": a detection that hits nothing; "missed": a truth that nothing hits; "poor": a match of little overlap
-    focus       the detection or truth concerned; `partner` is the truth of a poor match
+    focus       the detection or truth concerned; `partner` is the truth of a poor match, or the one a false detection missed
     what        the kind of a false detection in words
     iou         of a poor match
     truths, detections  all others of the image, of detections those of at least the threshold of the report
@@ -72,7 +71,7 @@ def choose(
     threshold: float,
 ) -> tuple[Example, ...]:  # fmt: skip
     """Up to `each` examples of every kind. `shard_of` gives a shard by number; `threshold` is the least score shown."""
-    wanted = [(kind, row) for kind in KINDS for row in _worst(records, kind, each)]
+    wanted: list[tuple[Kind, int]] = [(kind, row) for kind in KINDS for row in _worst(records, kind, each)]
     images = [_image_of(records, kind, row) for kind, row in wanted]
     shards: dict[int, Shard] = {}
     examples = []
@@ -130,8 +129,8 @@ def _example(
         focus_gt = gts.start + row - first_gt
     else:
         focus_det = dets.start + row - first_det
-    if kind == "poor":
-        partner = gts.start + int(found.truths[row]) - first_gt
+        target = int((found.truths if kind == "poor" else records.detections.targets)[row])
+        partner = gts.start + target - first_gt if target >= 0 else -1
     shown = [d for d in dets if d != focus_det and shard.detections.columns.scores[d] >= threshold]
     height, width = shard.image_hws[place].tolist()
     return Example(

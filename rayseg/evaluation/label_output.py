@@ -108,7 +108,9 @@ class _Reader:
         if not known.any():
             self._truth.image_hws[rank] = height, width
         elif tuple(known.tolist()) != (height, width):
-            message = f"expected a size of {known.tolist()} (height, width) as in the ground truth, found {[height, width]}"
+            message = (
+                f"expected a size of {known.tolist()} (height, width) as in the ground truth, found {[height, width]}"
+            )
             self._faults.add(self._predictions.source, "image size", uri, message)
             return False
         return True
@@ -117,7 +119,9 @@ class _Reader:
         """Classes by name, -1 for those that the ground truth lacks: (N,) int32. `wanted` are counted where they miss."""
         encoded = names.dictionary_encode()
         words = encoded.dictionary.to_pylist()
-        found = np.array([self._truth.classes.find(word) if word is not None else -1 for word in words] + [-1], np.int32)
+        found = np.array(
+            [self._truth.classes.find(word) if word is not None else -1 for word in words] + [-1], np.int32
+        )
         codes = encoded.indices.fill_null(len(words)).to_numpy()
         for code, count in enumerate(np.bincount(codes[wanted], minlength=len(words) + 1).tolist()):
             if count and found[code] < 0:

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from rayseg import storage
 from rayseg.errors import StorageError, UsageError
-from rayseg.evaluation.matching import BACKGROUND, BOTH, CLASS, DUPLICATE, IGNORED, PLACE, TRUE
 from rayseg.evaluation.metrics import Metrics
 from rayseg.evaluation.numbers import MEASURES, SIZES, Measure
 from rayseg.evaluation.ranked import Ranked
+from rayseg.kernels.matching import BACKGROUND, BOTH, CLASS, DUPLICATE, IGNORED, PLACE, TRUE
 
 DETECTIONS, TRUTHS = "detections.parquet", "truths.parquet"
 _KIND_NAMES = {
@@ -109,7 +109,7 @@ def matches_of(name: str, metrics: Metrics) -> Matches:
 
     records, order = metrics.records, metrics.order
     assert records is not None and order is not None, "only what evaluate() returns has records"
-    images = [metrics.image_names[rank] for rank in np.argsort(order)]
+    images = [str(metrics.image_names[rank]) for rank in np.argsort(order).tolist()]
     ranks = {}
     for measure in records.found:
         one = ranked(records, measure, len(metrics.classes), order)
@@ -153,10 +153,10 @@ def _ranked(
     (images, labels), (truth_images, truth_labels) = plain
     places, scores = detections["place"].to_numpy(), detections["score"].to_numpy()
     rows = np.lexsort((places, images, -scores, labels))
-    bits = [np.zeros((len(rows), len(SIZES)), np.uint16) for _ in range(2)]
-    for array, name in zip(bits, ("matched", "ignored"), strict=True):
-        array[:, 0] = detections[f"{measure}_{name}"].to_numpy()[rows]
+    matched, ignored = np.zeros((2, len(rows), len(SIZES)), np.uint16)
+    matched[:, 0] = detections[f"{measure}_matched"].to_numpy()[rows]
+    ignored[:, 0] = detections[f"{measure}_ignored"].to_numpy()[rows]
     hidden = np.ones((len(truth_images), len(SIZES)), bool)
     hidden[:, 0] = ~truths[f"{measure}_counts"].to_numpy(zero_copy_only=False)
     starts = np.searchsorted(labels[rows], np.arange(classes + 1)).astype(np.int64)
-    return Ranked(rows, starts, images[rows], places[rows], *bits, truth_images, truth_labels, hidden)
+    return Ranked(rows, starts, images[rows], places[rows], matched, ignored, truth_images, truth_labels, hidden)

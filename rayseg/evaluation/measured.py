@@ -16,11 +16,11 @@ import numpy as np
 
 from rayseg.evaluation.columns import Columns
 from rayseg.evaluation.detection_rows import Bad, canonical
-from rayseg.evaluation.overlaps import inspect_masks
 from rayseg.evaluation.predictions import Predictions
 from rayseg.evaluation.truth import Truth
 from rayseg.formats.faults import Faults
 from rayseg.kernels import Rles
+from rayseg.kernels.overlaps import inspect_masks
 from rayseg.kernels.rle_codec import REASONS
 
 Sizes = Literal["own", "loadres"]
@@ -103,6 +103,19 @@ def _ranking(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
     new[1:] = (images[1:] != images[:-1]) | (classes[1:] != classes[:-1])
     firsts = np.flatnonzero(new)
     return order, np.arange(len(order)) - np.repeat(firsts, np.diff(np.append(firsts, len(order))))
+
+
+def count_copies(measured: Measured) -> int:
+    """Detections that are another one again: the same image, class, score, box and mask."""
+    columns = measured.columns
+    same = (columns.images[1:] == columns.images[:-1]) & (columns.classes[1:] == columns.classes[:-1])
+    tied = np.flatnonzero(same & (columns.scores[1:] == columns.scores[:-1]))
+    if not len(tied):
+        return 0
+    rows = np.unique(np.concatenate([tied, tied + 1]))
+    keys = [columns.images[rows], columns.classes[rows], columns.scores[rows], *columns.boxes_xywh[rows].T]
+    seen = set(zip(*(key.tolist() for key in keys), columns.strings(rows.tolist()), strict=True))
+    return len(rows) - len(seen)
 
 
 def _as_dict(columns: Columns) -> dict[str, np.ndarray]:

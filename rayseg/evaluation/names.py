@@ -32,6 +32,12 @@ class ClassNames:
             self.near[name] = self.names[found]
         return found
 
+    def of_id(self, source_id: int) -> int:
+        """The class with an id of the ground truth's format, -1 for none; where it has no ids, they are places from 0."""
+        if self.by_id is not None:
+            return self.by_id.get(source_id, -1)
+        return source_id if 0 <= source_id < len(self.names) else -1
+
 
 class ImageNames:
     """The images of the ground truth, by name and by the ids their format has."""
@@ -48,8 +54,11 @@ class ImageNames:
         return len(self.names)
 
     def add(self, name: str, uri: str | None, source_id: int | str | None) -> int:
-        """Take in one image; returns its rank, -1 for a name or id that is there already."""
-        if name in self._ranks or (source_id is not None and source_id in self._by_id):
+        """Take in one image; returns its rank, -1 for a name that is there already.
+
+        An id that comes again, as in the files of two splits, means no image any more.
+        """
+        if name in self._ranks:
             return -1
         rank = len(self.names)
         self.names.append(name)
@@ -59,7 +68,7 @@ class ImageNames:
         ending = name.rpartition("/")[2]
         self._endings[ending] = -1 if ending in self._endings else rank
         if source_id is not None:
-            self._by_id[source_id] = rank
+            self._by_id[source_id] = -1 if source_id in self._by_id else rank
         return rank
 
     def of_path(self, path: str) -> int:
@@ -89,7 +98,7 @@ class ImageNames:
 
     def in_order(self) -> list[int]:
         """Ranks in the order in which the COCO API goes through images: by id where all have numbers, else as they came."""
-        if all(isinstance(one, int) for one in self.ids):
+        if all(isinstance(one, int) for one in self.ids) and -1 not in self._by_id.values():
             return sorted(range(len(self.ids)), key=lambda rank: self.ids[rank] or 0)
         return list(range(len(self.ids)))
 

@@ -6,11 +6,10 @@ Lin et al., "Microsoft COCO", 2014; the values are the COCO API's `Params`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
-Measure = Literal["segm", "bbox", "boundary"]
+Measure = str  # how overlap is measured: "segm" of masks, "bbox" of boxes, "boundary" of masks' boundaries
 MEASURES: tuple[Measure, ...] = ("segm", "bbox", "boundary")
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # (T,)
@@ -33,4 +32,4 @@ def metric_names(max_dets: Sequence[int] = MAX_DETS) -> tuple[str, ...]:
 
 def boundary_distance(image_hw: Sequence[int]) -> int:
     """How far from its outline a mask's boundary reaches in an image (H, W), in pixels."""
-    return max(1, round(BOUNDARY_RATIO * float(np.hypot(*image_hw))))
+    return max(1, round(BOUNDARY_RATIO * float(np.hypot(image_hw[0], image_hw[1]))))

@@ -82,7 +82,7 @@ class OfficialEval:
                 row["segmentation"] = mask
         return rows
 
-    def _detections(self, shard: Shard) -> tuple[Any, list[dict[str, Any]] | None]:
+    def _detections(self, shard: Shard) -> tuple[Any, list[Any] | None]:
         """Detections (D, 7) as hotcoco takes them, and their masks where masks are measured.
 
         hotcoco sizes a detection by its box. Masks are given one of their area, since nothing else is made of it.
@@ -96,7 +96,12 @@ class OfficialEval:
         if self._sizes == "own" or shard.detections.given_boxes.all():
             return np.column_stack([images, columns.boxes_xywh, columns.scores, labels]), None
         rows: list[dict[str, Any]] = [
-            {"image_id": image, "category_id": label, "score": score, **({"bbox": box} if given else {"segmentation": mask})}
+            {
+                "image_id": image,
+                "category_id": label,
+                "score": score,
+                **({"bbox": box} if given else {"segmentation": mask}),
+            }
             for image, label, score, box, mask, given in zip(
                 images.tolist(),
                 labels.tolist(),
@@ -139,9 +144,7 @@ def _mean(values: np.ndarray) -> float | None:
 def _masks(columns: Columns, shard: Shard) -> list[dict[str, Any]]:
     sizes = shard.image_hws[columns.images - shard.first].tolist()
     strings = columns.strings(range(len(columns)))
-    return [
-        {"size": size, "counts": counts or _empty(size)} for size, counts in zip(sizes, strings, strict=True)
-    ]
+    return [{"size": size, "counts": counts or _empty(size)} for size, counts in zip(sizes, strings, strict=True)]
 
 
 def _empty(size: list[int]) -> list[int]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rayseg.evaluation.columns import CROWD, UNMEASURED, Columns
-from rayseg.evaluation.disjoint import made_disjoint
 from rayseg.evaluation.shards import Shard
 from rayseg.kernels import Rles, mask_ious
+from rayseg.kernels.disjoint import made_disjoint
 
 SCORE = 0.5
 _KEPT_SHARE = 0.5
@@ -40,7 +40,8 @@ class PanopticSums:
 
     @classmethod
     def none(cls, classes: int) -> PanopticSums:
-        return cls(np.zeros(classes), *(np.zeros(classes, np.int64) for _ in range(3)))
+        hits, false, missed = (np.zeros(classes, np.int64) for _ in range(3))
+        return cls(np.zeros(classes), hits, false, missed)
 
     def __add__(self, other: PanopticSums) -> PanopticSums:
         return PanopticSums(

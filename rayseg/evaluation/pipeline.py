@@ -12,7 +12,7 @@ import numpy as np
 
 from rayseg.evaluation import records as recording
 from rayseg.evaluation.columns import Columns
-from rayseg.evaluation.measured import Sizes, measure
+from rayseg.evaluation.measured import Sizes, count_copies, measure
 from rayseg.evaluation.numbers import Measure
 from rayseg.evaluation.official import Official, OfficialEval
 from rayseg.evaluation.panoptic import PanopticSums, panoptic_sums
@@ -55,14 +55,17 @@ class Shards:
 
     def shard(self, number: int) -> Shard:
         """Shard `number`, from 0."""
-        faults = Faults("skip") if number in self._told else self._faults
+        again = number in self._told
         self._told.add(number)
+        faults = Faults("skip") if again else self._faults
         if self._probed is not None and self._probed[0] == number:
             columns, self._probed = self._probed[1], None
         else:
             columns = self._predictions.columns(number)
         most, sizes = self._settings.max_dets[-1], self._settings.sizes
         detections = measure(columns, self._truth, self._predictions, faults, most=most, sizes=sizes)
+        if not again:
+            self._predictions.counts.copies += count_copies(detections)
         first = number * SHARD_IMAGES
         hws = self._truth.image_hws[first : first + SHARD_IMAGES]
         truths = truths_of(self._truth.spool.columns(number), hws, first, with_masks=self.with_masks)
@@ -118,8 +121,9 @@ def match_all(truth: Truth, shards: Shards, settings: Matching) -> Outcome:
 def _match(
     shard: Shard, measures: Sequence[Measure], sums: PanopticSums | None, settings: Matching
 ) -> tuple[Records, PanopticSums | None]:
-    wanted = sums is not None and sums.overlapping < 0
-    found = panoptic_sums(shard, len(sums.ious), settings.panoptic_score) if wanted else None
+    found = None
+    if sums is not None and sums.overlapping < 0:
+        found = panoptic_sums(shard, len(sums.ious), settings.panoptic_score)
     return match_shard(shard, measures), found
 
 

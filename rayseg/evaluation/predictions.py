@@ -31,6 +31,7 @@ class Counts:
     taken: int = 0  # those of an image and a class of the ground truth
     other_images: int = 0
     other_classes: int = 0
+    copies: int = 0  # the same detection again
     failed_images: int = 0  # images that a label run could not label
     images_without_row: int = 0  # images of the ground truth that a label run does not have
     class_names: tuple[str, ...] | None = None  # what the model can say, where the source tells
@@ -47,6 +48,7 @@ class Counts:
             "matched_to_an_image_and_class": self.taken,
             "of_images_not_in_the_ground_truth": self.other_images,
             "of_classes_not_in_the_ground_truth": self.other_classes,
+            "exact_copies": self.copies,
             "images_that_failed": self.failed_images,
             "images_without_a_row": self.images_without_row,
         }

@@ -11,9 +11,7 @@ from rayseg.formats.faults import Faults
 _SHOWN = 5
 
 
-def problems_of(
-    truth: Truth, counts: Counts, reading: Faults | None, faults: Faults, notes: Faults
-) -> tuple[str, ...]:
+def problems_of(truth: Truth, counts: Counts, reading: Faults | None, faults: Faults, notes: Faults) -> tuple[str, ...]:
     """One sentence for each thing worth knowing before the numbers are believed."""
     said: list[str] = []
     if counts.predictions == 0:
@@ -25,9 +23,16 @@ def problems_of(
         )
     if counts.unknown_classes:
         names = _listed(f"{name!r} ({count:,})" for name, count in sorted(counts.unknown_classes.items()))
-        said.append(f"{_many(counts.other_classes, 'prediction')} left out: of classes the ground truth lacks: {names}.")
+        said.append(
+            f"{_many(counts.other_classes, 'prediction')} left out: of classes the ground truth lacks: {names}."
+        )
+    if counts.copies:
+        are = "is an exact copy" if counts.copies == 1 else "are exact copies"
+        said.append(f"{_many(counts.copies, 'prediction')} {are} of another: counted as false, as pycocotools does.")
     if counts.images_without_row:
-        said.append(f"{_many(counts.images_without_row, 'image')} of the ground truth not labelled: taken as nothing found.")
+        said.append(
+            f"{_many(counts.images_without_row, 'image')} of the ground truth not labelled: taken as nothing found."
+        )
     if counts.failed_images:
         said.append(f"{_many(counts.failed_images, 'image')} could not be labelled and have no predictions.")
     if truth.classes.near:
@@ -43,7 +48,9 @@ def problems_of(
 def _classes_nobody_predicts(truth: Truth, class_names: tuple[str, ...]) -> list[str]:
     known = {truth.classes.find(name) for name in class_names}
     missing = [repr(name) for k, name in enumerate(truth.classes.names) if k not in known]
-    return [f"The model does not know {_many(len(missing), 'class', 'classes')}: {_listed(missing)}."] if missing else []
+    return (
+        [f"The model does not know {_many(len(missing), 'class', 'classes')}: {_listed(missing)}."] if missing else []
+    )
 
 
 def _passed_over(faults: Faults | None) -> list[str]:

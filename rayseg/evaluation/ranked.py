@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rayseg.evaluation import ranking
 from rayseg.evaluation.numbers import IOU_THRESHOLDS, RECALLS, Measure
 from rayseg.evaluation.records import Records
+from rayseg.kernels import ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ def ranked(records: Records, measure: Measure, classes: int, order: np.ndarray) 
     )
 
 
-def precision_recall(ranks: Ranked, images: int, *, size: int = 0, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def precision_recall(
+    ranks: Ranked, images: int, *, size: int = 0, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Precision (T, R, K) and recall (T, K) at a size, of the `most` best detections of each image and class.
 
     -1 for a class without truths: `COCOeval.accumulate`'s values.

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rayseg.evaluation.coco_polygons import coco_polygon_counts
 from rayseg.evaluation.columns import Columns, Rows
-from rayseg.evaluation.overlaps import inspect_masks
+from rayseg.kernels.coco_polygons import coco_polygon_counts
+from rayseg.kernels.overlaps import inspect_masks
 
 
 def rings_to_rles(masks: Sequence[Sequence[np.ndarray]], image_hws: Sequence[tuple[int, int]]) -> list[bytes]:

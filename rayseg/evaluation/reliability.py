@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from hotcoco import metrics as hot
 
-from rayseg.evaluation import ranking
 from rayseg.evaluation.ranked import Ranked
 from rayseg.evaluation.records import Records
+from rayseg.kernels import ranking
 
 BINS = 10
 

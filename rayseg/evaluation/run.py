@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from rayseg.formats.faults import Faults, OnError
 from rayseg.formats.registry import read
 
 NO_THRESHOLD = 0.0
+FEWEST_IMAGES = 5  # a class in fewer has no interval: drawing the same image again says nothing of others
 
 
 def evaluate(
@@ -155,7 +156,17 @@ class _Summary:
         primary = self.records.primary
         drawn = found[names.index(primary)].classes
         whole = [_of_class(self.results[primary], k, self.matching)["AP"] for k in range(self.classes)]
-        return by_measure, [bootstrap.interval(drawn[:, k], whole[k], confidence) for k in range(self.classes)]
+        spread = self._images_with(self.ranks[primary])
+        return by_measure, [
+            bootstrap.interval(drawn[:, k], whole[k], confidence) if spread[k] >= FEWEST_IMAGES else None
+            for k in range(self.classes)
+        ]
+
+    def _images_with(self, ranks: Ranked) -> np.ndarray:
+        """How many images have truths of each class that count, (K,) int64."""
+        counted = ~ranks.hidden[:, 0]
+        pairs = np.unique(np.stack([ranks.truth_classes[counted], ranks.truth_images[counted]]), axis=1)
+        return np.bincount(pairs[0], minlength=self.classes)
 
     def _classes(self, intervals: list[Interval | None]) -> tuple[ClassMetrics, ...]:
         records, primary = self.records, self.records.primary
@@ -164,7 +175,9 @@ class _Summary:
         truths = np.bincount(records.truths.classes[~records.truths.crowd], minlength=self.classes)
         predictions = np.bincount(labels, minlength=self.classes)
         panoptic = self._panoptic_by_class()
-        by_measure = {name: [_of_class(one, k, self.matching) for k in range(self.classes)] for name, one in self.results.items()}
+        by_measure = {
+            name: [_of_class(one, k, self.matching) for k in range(self.classes)] for name, one in self.results.items()
+        }
         return tuple(
             ClassMetrics(
                 name=name,

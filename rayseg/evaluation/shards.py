@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from rayseg.evaluation import matching, overlaps
-from rayseg.evaluation.boundaries import boundary_counts
 from rayseg.evaluation.columns import CROWD, UNMEASURED, Columns
 from rayseg.evaluation.measured import Measured
 from rayseg.evaluation.numbers import (
@@ -24,6 +22,8 @@ from rayseg.evaluation.numbers import (
     boundary_distance,
 )
 from rayseg.evaluation.records import Detections, Found, Records, Truths
+from rayseg.kernels import matching, overlaps
+from rayseg.kernels.boundaries import boundary_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def truths_of(columns: Columns, image_hws: np.ndarray, first: int, *, with_masks
     for row in bare.tolist():
         hw = image_hws[columns.images[row] - first].tolist()
         if all(hw):
-            strings[row] = coco_mask.frPyObjects([columns.boxes_xywh[row].tolist()], *hw)[0]["counts"]
+            strings[row] = coco_mask.frPyObjects(columns.boxes_xywh[row : row + 1], *hw)[0]["counts"]  # type: ignore[call-overload]
     changes = {
         "lengths": np.array([len(one) for one in strings], np.int64),
         "counts": np.frombuffer(b"".join(strings), np.uint8).copy(),

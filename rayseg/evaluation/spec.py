@@ -21,7 +21,8 @@ class EvalSpec(Spec):
     out: str = Field(description="output folder: local path, file:// or s3://")
 
     max_dets: tuple[int, int, int] = Field(
-        (1, 10, 100), description="best detections of each image and class that count, for the three ARs; last for the rest"
+        (1, 10, 100),
+        description="best detections of each image and class that count, for the three ARs; last for the rest",
     )
     sizes: Literal["own", "loadres"] = Field(
         "own", description="a detection's size class: its own mask's or box's; as the COCO API's loadRes has it"

@@ -75,7 +75,5 @@ class Spool:
         pieces, size = [], path.stat().st_size
         with path.open("rb") as file:
             while file.tell() < size:
-                pieces.append(
-                    Columns(**{one.name: np.load(file, allow_pickle=False) for one in fields(Columns)})
-                )
+                pieces.append(Columns(**{one.name: np.load(file, allow_pickle=False) for one in fields(Columns)}))
         return pieces

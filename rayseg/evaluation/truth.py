@@ -26,7 +26,8 @@ from rayseg.formats.orientation import raster
 from rayseg.formats.shapes import box_of, rle_of
 from rayseg.kernels import check_rle
 
-NO_BOX = (float("nan"),) * 4
+_NAN = float("nan")
+NO_BOX = (_NAN, _NAN, _NAN, _NAN)
 Rings = Sequence[np.ndarray]
 _DECIMALS = 6
 

@@ -46,7 +46,9 @@ def test_a_draw_is_the_data_set_with_images_repeated(tmp_path, seed):
     averages = weighted_averages(ranks, times.astype(float))
     expected = scenes.reference(repeated, found, "segm")
     known = averages[:, ~np.isnan(averages[0])]
-    assert known.mean() == pytest.approx(expected[0], abs=1e-12) and known[0].mean() == pytest.approx(expected[1], abs=1e-12)
+    assert known.mean() == pytest.approx(expected[0], abs=1e-12) and known[0].mean() == pytest.approx(
+        expected[1], abs=1e-12
+    )
 
 
 def test_intervals_repeat_with_the_seed_and_hold_the_estimate(tmp_path):
@@ -102,7 +104,9 @@ def test_a_small_real_difference_stands_out_and_noise_does_not(pair):
     found = compare(worse, good, draws=300, names=("old", "new"))
     difference = found.measures["segm"]["AP"]
     assert (found.a, found.b, found.primary, found.images) == ("old", "new", "segm", 120)
-    assert difference.b == pytest.approx(good.segm["AP"], abs=1e-12) and difference.a == pytest.approx(worse.segm["AP"], abs=1e-12)
+    assert difference.b == pytest.approx(good.segm["AP"], abs=1e-12) and difference.a == pytest.approx(
+        worse.segm["AP"], abs=1e-12
+    )
     assert difference.difference == pytest.approx(good.segm["AP"] - worse.segm["AP"])
     assert difference.verdict == "B is better" and difference.ahead > 0.97
     assert compare(good, worse, draws=300).measures["segm"]["AP"].verdict == "A is better"
@@ -138,7 +142,7 @@ def test_outputs_compare_as_what_they_were_written_from(pair, tmp_path):
 
 def test_what_cannot_be_compared_is_named(pair, tmp_path):
     good, _, _ = pair[0]
-    folder, truth, results = pair[1]
+    _, truth, results = pair[1]
     fewer = {**truth, "images": truth["images"][:-1]}
     fewer["annotations"] = [one for one in truth["annotations"] if one["image_id"] != truth["images"][-1]["id"]]
     with pytest.raises(UsageError, match="same images: 120 and 119"):

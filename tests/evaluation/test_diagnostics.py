@@ -11,7 +11,14 @@ from rayseg.evaluation import evaluate
 from rayseg.evaluation.error_kinds import KINDS
 from rayseg.formats.registry import read
 
-HOT_KINDS = {"class": "Cls", "localisation": "Loc", "both": "Both", "duplicate": "Dupe", "background": "Bkg", "missed": "Miss"}
+HOT_KINDS = {
+    "class": "Cls",
+    "localisation": "Loc",
+    "both": "Both",
+    "duplicate": "Dupe",
+    "background": "Bkg",
+    "missed": "Miss",
+}
 
 
 def run(tmp_path, truth, results, **kwargs):
@@ -213,11 +220,13 @@ def test_examples_are_the_worst_and_carry_their_masks(tmp_path):
         assert one.image_hw == size
         of_image = [entry for entry in results if by_id[entry["image_id"]]["file_name"] == one.name]
         if one.kind != "missed":
-            masks = {entry["segmentation"]["counts"].encode() for entry in of_image if entry["score"] == one.focus.score}
+            masks = {
+                entry["segmentation"]["counts"].encode() for entry in of_image if entry["score"] == one.focus.score
+            }
             assert one.focus.rle in masks
     poor = [one for one in metrics.examples if one.kind == "poor"]
     lows = [one.iou for one in poor]
-    assert lows == sorted(lows) and 0.5 <= lows[0] and poor[0].partner is not None
+    assert lows == sorted(lows) and lows[0] >= 0.5 and poor[0].partner is not None
     area = scenes.coco_mask.area
     for one in poor:
         pair = [{"size": list(one.image_hw), "counts": shape.rle} for shape in (one.focus, one.partner)]

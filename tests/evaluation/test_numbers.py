@@ -100,7 +100,9 @@ def test_records_give_the_same_numbers_as_hotcoco(tmp_path, seed):
         ranks = ranked(metrics.records, measure, len(metrics.classes), metrics.order)
         precision, recall = all_precision_recall(ranks, len(metrics.image_names), (1, 10, 100))
         assert twelve(precision, recall, (1, 10, 100)) == metrics.measures[measure]
-        assert np.array_equal(np.where(precision[..., 0, -1] < 0, np.nan, precision[..., 0, -1]), metrics.curves[measure], equal_nan=True)
+        assert np.array_equal(
+            np.where(precision[..., 0, -1] < 0, np.nan, precision[..., 0, -1]), metrics.curves[measure], equal_nan=True
+        )
 
 
 @given(st.integers(100, 10**6), st.integers(1, 5), st.integers(1, 4))
@@ -119,7 +121,9 @@ def test_boundaries_equal_faster_coco_eval(tmp_path, seed):
     truth, results = scenes.scene(seed, images=12)
     bare = scenes.only(results, "segmentation")
     coco = COCO(json.loads(json.dumps(truth)))
-    evaluation = COCOeval_faster(coco, coco.loadRes(json.loads(json.dumps(bare))), "boundary", print_function=lambda *_: None)
+    evaluation = COCOeval_faster(
+        coco, coco.loadRes(json.loads(json.dumps(bare))), "boundary", print_function=lambda *_: None
+    )
     evaluation.evaluate()
     evaluation.accumulate()
     close(values(run(tmp_path, truth, results, boundary=True).boundary), scenes.twelve(evaluation))
@@ -138,7 +142,11 @@ def test_all_24_published_numbers_of_coco(shared_data: Path):
     for measure in ("segm", "bbox"):
         file = folder / f"instances_val2014_fake{measure}100_results.json"
         metrics = evaluate(
-            read(str(folder / "instances_val2014_100.json"), "coco"), str(file), draws=0, examples_each=0, boundary=False
+            read(str(folder / "instances_val2014_100.json"), "coco"),
+            str(file),
+            draws=0,
+            examples_each=0,
+            boundary=False,
         )
         found = values(metrics.measures[measure])
         assert found == pytest.approx(published(lines, measure), abs=5e-4)

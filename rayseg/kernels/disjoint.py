@@ -75,10 +75,8 @@ def _combined(first, second, unite):
     edges, found = np.empty(len(first) + len(second), np.int64), 0
     a, b, inside = 0, 0, False
     while a < len(first) or b < len(second):
-        if b == len(second) or (a < len(first) and first[a] <= second[b]):
-            place = first[a]
-        else:
-            place = second[b]
+        from_first = b == len(second) or (a < len(first) and first[a] <= second[b])
+        place = first[a] if from_first else second[b]
         while a < len(first) and first[a] == place:
             a += 1
         while b < len(second) and second[b] == place:

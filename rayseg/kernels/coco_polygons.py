@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from rayseg.evaluation.disjoint import union_edges
 from rayseg.kernels.compilation import kernel
+from rayseg.kernels.disjoint import union_edges
 from rayseg.kernels.rle_codec import MAX_DIGITS, put_edges, reserved
 
 _FINER = 5.0

@@ -121,7 +121,11 @@ def error_kinds(overlaps, places, det_starts, gt_starts, det_classes, gt_classes
                 targets[d] = found[d]
                 continue
             row = places[i] + (d - det_starts[i]) * (gt_starts[i + 1] - gt_starts[i]) - gt_starts[i]
-            own, other, second = 0.0, 0.0, 0.0  # the most overlap with its class, with another, with a used one of its class
+            own, other, second = (
+                0.0,
+                0.0,
+                0.0,
+            )  # the most overlap with its class, with another, with a used one of its class
             own_at, other_at = -1, -1
             for g in range(gt_starts[i], gt_starts[i + 1]):
                 overlap = overlaps[row + g]
