@@ -53,7 +53,7 @@ def test_unrelated_images_are_not_grouped():
 
 @pytest.fixture(scope="module")
 def pictures():
-    return [Image.fromarray(draw(8, i, size_px=160).image) for i in range(40)]
+    return [Image.fromarray(draw(8, i, size_px=160, max_objects=6).image) for i in range(40)]
 
 
 def through_jpeg(picture):
