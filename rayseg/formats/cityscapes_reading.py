@@ -14,7 +14,7 @@ from rayseg.formats.cityscapes_labels import Table
 from rayseg.formats.cityscapes_layout import IMAGE_ENDING, INSTANCES, LABELS, POLYGONS, Files, Layout
 from rayseg.formats.cityscapes_numbers import names_of, numbers_for
 from rayseg.formats.faults import Faults
-from rayseg.formats.instance_notes import annotation_of, attributes_in, extras_in, hw_in, text_in
+from rayseg.formats.instance_notes import annotation_of, attributes_in, extras_in, hw_in, text_in, uri_in
 from rayseg.formats.item_files import BadFile, read_ids, read_object
 from rayseg.formats.listing import suffix
 from rayseg.kernels import encode_id_map
@@ -60,7 +60,7 @@ class CityscapesImages:
         name = note.get("image", usual)
         if not isinstance(name, str) or not data_paths.is_writable(name):
             raise BadFile("image", self._uri(files), f"expected the name of an image, found {json_values.shown(name)}")
-        image_uri = data_paths.at(self._layout.images, place) if place else text_in(note, "uri")
+        image_uri = data_paths.at(self._layout.images, place) if place else uri_in(note)
         try:
             said_hw = hw_in(content, *SIZE_KEYS)
             ids = self._ids(files, content, said_hw)

@@ -23,7 +23,7 @@ from rayseg.formats.cityscapes_layout import IMAGE_ENDING, INSTANCES, LABELS, PO
 from rayseg.formats.cityscapes_numbers import names_of, numbers_for, own_numbers
 from rayseg.formats.cityscapes_reading import NOTE, SIZE_KEYS
 from rayseg.formats.class_names import distinct
-from rayseg.formats.instance_notes import entry_of, json_bytes, rest_of
+from rayseg.formats.instance_notes import entry_of, json_bytes, noted_uri, rest_of
 from rayseg.formats.listing import stem
 from rayseg.formats.losses import Losses
 from rayseg.formats.sink import Sink
@@ -222,8 +222,8 @@ class Writer:
         note: dict[str, Any] = {}
         if image.name != f"{city}/{base}{IMAGE_ENDING}.{_suffix(data)}":
             note["image"] = image.name
-        if image.uri is not None and data is None:
-            note["uri"] = image.uri
+        if image.uri and data is None:
+            note["uri"] = noted_uri(image.uri)
         if image.split != split:
             note["split"] = image.split
         note |= rest_of(image.attributes, image.extras, self._losses, "cityscapes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from rayseg.annotations import Annotation, Box, Mask
 from rayseg.formats import json_values, shapes
 from rayseg.formats.keeping import keep_extras, keep_values
 from rayseg.formats.losses import Losses
+from rayseg.storage.entry import scheme_of
 
 
 def json_bytes(value: Any, *, indent: int | None = None) -> bytes:
@@ -77,6 +79,17 @@ def text_in(entry: Mapping[str, Any], key: str) -> str | None:
     """The text under `key`; None where there is none, or one that JSON can spell and nothing else can hold."""
     value = entry.get(key)
     return value if isinstance(value, str) and value.encode("utf-8", "ignore").decode() == value else None
+
+
+def uri_in(entry: Mapping[str, Any], key: str = "uri") -> str | None:
+    """Where an image lies that is not beside its annotations; None for a relative path, which depends on who reads."""
+    uri = text_in(entry, key)
+    return uri if uri and "\0" not in uri and (scheme_of(uri) or os.path.isabs(uri)) else None
+
+
+def noted_uri(uri: str) -> str:
+    """The URI as `uri_in` takes it: a plain path made absolute."""
+    return uri if scheme_of(uri) else os.path.abspath(uri)
 
 
 def hw_in(entry: Mapping[str, Any], height: str = "height", width: str = "width") -> tuple[int, int] | None:

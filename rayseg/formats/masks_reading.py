@@ -9,7 +9,7 @@ from typing import Any
 from rayseg.annotations import AnnotatedImage, Annotation, Mask
 from rayseg.formats import data_paths, json_values, orientation
 from rayseg.formats.faults import Faults
-from rayseg.formats.instance_notes import annotation_of, attributes_in, extras_in, hw_in, text_in
+from rayseg.formats.instance_notes import annotation_of, attributes_in, extras_in, hw_in, text_in, uri_in
 from rayseg.formats.item_files import BadFile, read_ids, read_object
 from rayseg.formats.masks_layout import Files, Layout
 from rayseg.formats.masks_tables import Table
@@ -57,7 +57,7 @@ class MaskImages:
         if not isinstance(name, str) or not data_paths.is_writable(name):
             raise BadFile("image", uri, f"expected the name of an image, found {json_values.shown(name)}")
         there = name in self._layout.image_names
-        image_uri = data_paths.at(self._layout.images, name) if there else text_in(told, "uri")
+        image_uri = data_paths.at(self._layout.images, name) if there else uri_in(told)
         try:
             said_hw = hw_in(told)
             annotations, hw = self._annotations(key, files, told, said_hw)

@@ -11,7 +11,7 @@ import numpy as np
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Mask
 from rayseg.formats import data_paths, id_maps, image_files, painting, shapes
 from rayseg.formats.class_names import distinct
-from rayseg.formats.instance_notes import entry_of, json_bytes, rest_of
+from rayseg.formats.instance_notes import entry_of, json_bytes, noted_uri, rest_of
 from rayseg.formats.keeping import keep_annotation, keep_values
 from rayseg.formats.listing import stem
 from rayseg.formats.losses import Losses
@@ -117,8 +117,8 @@ class Writer:
     def _table(self, image: AnnotatedImage, image_hw: tuple[int, int] | None, instances: list) -> dict[str, Any]:
         height, width = image_hw or (None, None)
         table: dict[str, Any] = {"image": image.name, "height": height, "width": width}
-        if image.uri is not None and image.data is None:
-            table["uri"] = image.uri
+        if image.uri and image.data is None:
+            table["uri"] = noted_uri(image.uri)
         if image.split is not None:
             table["split"] = image.split
         return table | rest_of(image.attributes, image.extras, self._losses, "masks") | {"instances": instances}

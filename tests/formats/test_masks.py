@@ -342,6 +342,19 @@ def test_embedded_images_are_written_and_names_with_one_stem_kept_apart(tmp_path
     }
 
 
+@pytest.mark.parametrize("uri", ["", "../x.jpg", "a\0b", 3])
+def test_a_table_names_images_by_absolute_uris_alone(tmp_path: Path, uri: object) -> None:
+    table = json.dumps({"image": "b.jpg", "uri": uri, "instances": []})
+    (image,) = registry.read(_put(tmp_path, {"classes.json": "[]", "masks/b.json": table}), "masks").images
+    assert image.uri is None
+
+
+def test_a_relative_path_is_written_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    again, _ = there_and_back(Dataset((), [AnnotatedImage("a.jpg", uri="pictures/a.jpg")]), tmp_path / "out", "masks")
+    assert [image.uri for image in again.images] == [f"{tmp_path}/pictures/a.jpg"]
+
+
 def test_lines_and_masks_without_a_size_are_reported(tmp_path: Path) -> None:
     annotations = (
         Annotation(0, shape=Points(ring((1, 1)))),
