@@ -4,6 +4,8 @@
     {"rle": counts, "size": [height, width]}
     {"ellipse": [x, y, radius_x, radius_y, angle]}
     {"polyline": [x, y, x, y, ...]}   {"points": [x, y, x, y, ...]}
+
+JSON's numbers are float64 in full, so nothing is rounded.
 """
 
 from __future__ import annotations
