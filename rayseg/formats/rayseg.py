@@ -127,7 +127,9 @@ class _Writer:
     """Gathers images into row groups and files."""
 
     def __init__(self, sink: Sink, head: dict[str, Any], class_names: Sequence[str]) -> None:
-        self._sink, self._head, self._names = sink, head, class_names
+        self._sink, self._head = sink, head
+        # Arrow refuses halves of surrogate pairs; the footer, which counts, has the names as they are
+        self._names = [name.encode("utf-8", "replace").decode() for name in class_names]
         self._stack = ExitStack()
         self._parquet: pq.ParquetWriter | None = None
         self._waiting: list[AnnotatedImage] = []
