@@ -258,7 +258,9 @@ def main() -> None:
     print(f"{10 * options.images:,} images, {truths:,} truths, {predictions:,} predictions: all of rayseg's")
     print(f"{large.seconds:.1f} s ({large.cpu_seconds:.1f} s of CPU), peak {large.megabytes:,.0f} MB;", end=" ")
     growth = large.megabytes / small.megabytes
-    print(f"ten times as many images: {large.cpu_seconds / small.cpu_seconds:.1f}x the CPU time, {growth:.2f}x the memory")
+    print(
+        f"ten times as many images: {large.cpu_seconds / small.cpu_seconds:.1f}x the CPU time, {growth:.2f}x the memory"
+    )
 
 
 if __name__ == "__main__":
