@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rayseg import cli, specs
+from rayseg import cli, specs, storage
 from rayseg.errors import UsageError
 from rayseg.evaluation.spec import EvalSpec
 
@@ -124,6 +124,21 @@ def test_two_predictions_are_compared_where_the_data_are_given(files):
     given = json.loads(invoke("--data", folder / "truth.json", "--compare", *pair, "--json", "draws=80"))
     outputs = json.loads(invoke("--compare", folder / "worse", folder / "results", "--json", "draws=80"))
     assert given["measures"] == outputs["measures"] and given["a"] == str(folder / "worse.json")
+
+
+def test_object_storage_is_read_and_written(files, bucket):
+    folder = files[0]
+    for name in ("truth.json", "results.json"):
+        storage.write(f"{bucket}/{name}", (folder / name).read_bytes())
+    out = f"{bucket}/evaluations/first"
+    invoke("--data", f"{bucket}/truth.json", "--predictions", f"{bucket}/results.json", "--out", out, "draws=50")
+    written, local = (
+        json.loads(data)
+        for data in (storage.read(f"{out}/metrics.json"), (folder / "results/metrics.json").read_bytes())
+    )
+    assert written["segm"] == local["segm"] and written["spec"]["out"] == out
+    assert storage.read(f"{out}/plots/sizes.png").startswith(b"\x89PNG") and storage.exists(f"{out}/report.html")
+    assert json.loads(invoke("--compare", out, folder / "results", "--json", "draws=20"))["images"] == 30
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,9 @@
-"""Shard after shard: read, measured, matched in threads; records and sums are what is gathered."""
+"""Shard after shard: read, measured, matched in threads; records and sums are what is gathered.
+
+Each shard is matched twice. hotcoco computes the numbers that are published. What a detection found, which everything else
+is computed from, it hands out as Python objects only (9 s for 5,000 images), so our own kernels find that again (0.6 s) and
+keep it as columns. Tests hold the two to the same numbers, to the last bit.
+"""
 
 from __future__ import annotations
 
