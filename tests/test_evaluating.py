@@ -124,6 +124,9 @@ def test_two_predictions_are_compared_where_the_data_are_given(files):
     given = json.loads(invoke("--data", folder / "truth.json", "--compare", *pair, "--json", "draws=80"))
     outputs = json.loads(invoke("--compare", folder / "worse", folder / "results", "--json", "draws=80"))
     assert given["measures"] == outputs["measures"] and given["a"] == str(folder / "worse.json")
+    (folder / "spec.yaml").write_text(f"data: {folder / 'truth.json'}\nout: {folder / 'third'}\ndraws: 80\n")
+    assert json.loads(invoke("--compare", *pair, "--json", "-f", folder / "spec.yaml")) == given
+    assert (folder / "third" / "comparison.json").exists()
 
 
 def test_object_storage_is_read_and_written(files, bucket):
