@@ -226,6 +226,7 @@ def evaluate(
     predictions: Annotated[Optional[str], typer.Option(help="COCO results .json, or a label run's output")] = None,
     model: Annotated[Optional[str], typer.Option(help="label the images with this model first")] = None,
     out: Annotated[Optional[str], typer.Option(help="output folder, local or s3://")] = None,
+    data_format: Annotated[Optional[str], typer.Option("--format", help="of the data, if that is not clear")] = None,
     images: Annotated[Optional[str], typer.Option(help="folder of the images, if not at the usual place")] = None,
     compare: Annotated[Optional[tuple[str, str]], typer.Option(help="two outputs; with --data two predictions")] = None,
     file: SpecFile = None,
@@ -239,6 +240,7 @@ def evaluate(
         typer.echo(f"{what} ...", err=True)
 
     flags = {"data": data, "predictions": predictions, "model": model, "out": out, "images": images}
+    flags["data_format"] = data_format
     if compare is not None:
         _print_comparison(compare, flags, file, words, json, say)
         return
@@ -259,11 +261,11 @@ def _print_comparison(
 
     if flags["predictions"] or flags["model"]:
         raise UsageError("--compare names what is compared: leave out --predictions and --model")
-    # the spec wants predictions and an output; a comparison has its own
-    given = {**flags, "data": flags["data"] or "", "predictions": pair[0], "out": flags["out"] or ""}
-    spec = specs.build(EvalSpec, file, words or (), given)
+    # the spec wants data, predictions and an output: two outputs are compared without any
+    given = {name: value or (None if file else "") for name, value in flags.items() if name in ("data", "out")}
+    spec = specs.build(EvalSpec, file, words or (), {**flags, **given, "predictions": pair[0]})
     settings = {name: getattr(spec, name) for name in ("draws", "confidence", "seed", "threads")}
-    found = run_comparison(*pair, spec if spec.data else None, out=flags["out"], say=say, **settings)
+    found = run_comparison(*pair, spec if spec.data else None, out=spec.out or None, say=say, **settings)
     _print(found.to_json() if json else found.text(), json)
 
 

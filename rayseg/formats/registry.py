@@ -50,7 +50,7 @@ def detect(uri: str) -> str:
     if len(found) == 1:
         return found[0]
     what = f"looks like {' and '.join(found)}" if found else "looks like no known format"
-    raise UsageError(f"{uri}: {what}; say which with --from, one of {', '.join(FORMATS)}")
+    raise UsageError(f"{uri}: {what}; say which with --from or --format, one of {', '.join(FORMATS)}")
 
 
 def read(uri: str, format: str | None = None, images: str | None = None, on_error: OnError = "raise") -> Dataset:
