@@ -180,7 +180,7 @@ def _table(draw, data):
     try:
         file = pq.ParquetFile(io.BytesIO(data))
         table = file.read()
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return draw(_rebitten(data))
     metadata = {key: value for key, value in (file.metadata.metadata or {}).items() if key != b"ARROW:schema"}
     rows, same_types = draw(_edited(table.to_pylist())), draw(st.booleans())

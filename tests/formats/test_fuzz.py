@@ -6,7 +6,6 @@ RAYSEG_FUZZ_EXAMPLES=2000 tries more, and other ones each time.
 
 import contextlib
 import functools
-import importlib.util
 import os
 import shutil
 import signal
@@ -36,9 +35,6 @@ SETTINGS = settings(
 )
 EVENTS = ("open", "os.listdir", "os.scandir", "os.rename", "os.remove", "os.mkdir")
 _opened: list[list[str]] = []  # while someone watches: the list of what is opened
-
-
-READY = tuple(name for name in registry.FORMATS if importlib.util.find_spec(f"rayseg.formats.{name}"))
 
 
 def _watch(event, arguments):
@@ -140,7 +136,20 @@ def check(name, dataset, images, root):
             assert one.score is None or one.score == one.score
 
 
-@pytest.mark.parametrize("name", READY)
+def test_the_watch_sees_what_it_is_for(place, monkeypatch):
+    lay_out(place, {"a.txt": b""})
+    for beside in (place.parent / OUTSIDE / "secret.json", "/etc/passwd"):
+        with pytest.raises(AssertionError), watched(place), open(beside):
+            pass
+    with pytest.raises(AssertionError), watched(place):
+        (place / "new.txt").touch()
+    monkeypatch.setitem(globals(), "HANG_S", 0.01)
+    with pytest.raises(Hang), watched(place):
+        while True:
+            pass
+
+
+@pytest.mark.parametrize("name", registry.FORMATS)
 def test_what_is_written_reads_back(name, written, place):
     lay_out(place, written(name))
     for on_error in ("raise", "skip"):
@@ -150,7 +159,7 @@ def test_what_is_written_reads_back(name, written, place):
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", registry.FORMATS)
 def test_damaged_data_sets(name, on_error, written, place):
     @SETTINGS
     @given(damage(written(name)))
@@ -162,10 +171,10 @@ def test_damaged_data_sets(name, on_error, written, place):
     run()
 
 
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", registry.FORMATS)
 def test_arbitrary_bytes_under_the_formats_names(name, written, place):
     """Also the files of every other format under this one's names."""
-    contents = sorted({data for other in READY for data in written(other).values() if len(data) < 100_000})
+    contents = sorted({data for other in registry.FORMATS for data in written(other).values() if len(data) < 100_000})
 
     @SETTINGS
     @given(st.data())
@@ -178,7 +187,7 @@ def test_arbitrary_bytes_under_the_formats_names(name, written, place):
     run()
 
 
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", registry.FORMATS)
 def test_detection_on_damaged_data_sets(name, written, place):
     @SETTINGS
     @given(damage(written(name)))
@@ -209,7 +218,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("image_name", NAMES)
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", registry.FORMATS)
 def test_writers_on_hostile_names(name, image_name, tmp_path):
     target = tmp_path / "parent" / "target"
     pixels = tmp_path / "pixels"
@@ -226,7 +235,7 @@ def test_writers_on_hostile_names(name, image_name, tmp_path):
 
 
 @pytest.mark.parametrize("class_name", ["../x", "", "a\0b", "\ud800", "a\nb", "<b>", "x" * 5000, "a,b;c", "{}", "null"])
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", registry.FORMATS)
 def test_writers_on_hostile_class_names(name, class_name, tmp_path):
     """Written so that it reads back under that name, refused, or reported."""
     pixels = tmp_path / "pixels"
