@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from rayseg.evaluation.columns import Rows
 from rayseg.evaluation.truth import NO_BOX, Truth
 from rayseg.formats.faults import Faults
+from rayseg.formats.shapes import hw_fault
 from rayseg.kernels import Rles
 
 
@@ -88,6 +89,8 @@ def checked_rle(segmentation: Any, image_hw: tuple[int, ...]) -> bytes:
     if not isinstance(size, Sequence) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise Bad("mask", f"expected an RLE with size [height, width], found {size!r}")
     hw = (size[0], size[1])
+    if reason := hw_fault(hw):
+        raise Bad("mask", reason)
     if any(image_hw) and hw != image_hw:
         raise Bad("mask", f"expected an RLE of {list(image_hw)} as its image has, found size {list(hw)}")
     if isinstance(counts, list):

@@ -15,7 +15,7 @@ from hotcoco import Params, StreamingEval
 
 from rayseg.evaluation.columns import CROWD, UNMEASURED, Columns
 from rayseg.evaluation.measured import Sizes
-from rayseg.evaluation.numbers import metric_names
+from rayseg.evaluation.numbers import AT_50, AT_75, metric_names
 from rayseg.evaluation.shards import Shard
 
 
@@ -127,8 +127,8 @@ def twelve(precision: np.ndarray, recall: np.ndarray, max_dets: Sequence[int]) -
     """The COCO API's twelve summaries of `precision` (T, R, K, A, M) and `recall` (T, K, A, M)."""
     values = [
         _mean(precision[:, :, :, 0, -1]),
-        _mean(precision[0, :, :, 0, -1]),
-        _mean(precision[5, :, :, 0, -1]),
+        _mean(precision[AT_50, :, :, 0, -1]),
+        _mean(precision[AT_75, :, :, 0, -1]),
         *(_mean(precision[:, :, :, size, -1]) for size in (1, 2, 3)),
         *(_mean(recall[:, :, 0, most]) for most in range(len(max_dets))),
         *(_mean(recall[:, :, size, -1]) for size in (1, 2, 3)),

@@ -126,7 +126,13 @@ def sizes(metrics: Values, theme: Theme) -> Figure | None:
                 for place, value in zip(places, values, strict=True):
                     if value is None:
                         ax.text(place, 0.01, "n/a", ha="center", fontsize=7.5)
-            ax.set(title=title, ylim=(0, 1), xticks=range(4), xticklabels=["all", "small", "medium", "large"])
+            ax.set(
+                title=title,
+                xlim=(-0.6, 3.6),
+                ylim=(0, 1),
+                xticks=range(4),
+                xticklabels=["all", "small", "medium", "large"],
+            )
             ax.grid(axis="x", visible=False)
         axes[0].legend(fontsize=8.5, ncols=len(names), loc="upper left")
         return figure

@@ -30,6 +30,7 @@ SHOWN_PX = 420  # the longer side of a cut-out as it is embedded
 _ROOM = 0.75  # of the object's longer side, on every side of it
 _LEAST_PX = 64
 _JPEG_QUALITY = 82
+_MOST_PIXELS = 1 << 28  # of an image whose masks are drawn; of larger ones the boxes are
 
 
 class Window(NamedTuple):
@@ -104,7 +105,7 @@ def _outlines(example: Example, window: Window, shown_hw: tuple[int, int]) -> st
 
 def _path(shape: Shape, image_hw: tuple[int, int], window: Window, shown_hw: tuple[int, int]) -> str:
     """The outline of a mask, or the box where there is none, in the cut-out's pixels; "" for what lies outside."""
-    if shape.rle and all(image_hw):
+    if shape.rle and 0 < image_hw[0] * image_hw[1] <= _MOST_PIXELS:
         mask = Rles.from_strings([shape.rle], image_hw).decode(0)
         part = mask[window.y : window.y + window.height, window.x : window.x + window.width]
         return path_data(trace(_resized(part, shown_hw))) if part.any() else ""

@@ -270,6 +270,7 @@ BAD = {
     "text score": ({"score": "0.9"}, "finite score"),
     "bool score": ({"score": True}, "finite score"),
     "other size": ({"segmentation": {"size": [3, 4], "counts": "<"}}, r"found size \[3, 4\]"),
+    "huge size": ({"segmentation": {"size": [1 << 30, 1 << 30], "counts": "<"}}, "sides of 1 to"),
     "broken counts": ({"segmentation": {"size": None, "counts": "zz~"}}, "its RLE"),
     "too short": ({"segmentation": {"size": None, "counts": "5"}}, "its RLE covers fewer"),
     "runs": ({"segmentation": {"size": None, "counts": [1, 2, 3]}}, "run lengths"),
