@@ -58,7 +58,7 @@ def read(uri: str, *, images: str | None, faults: Faults) -> Dataset:
     if not storage.exists(uri):
         _check_whole(uri, heads)
     try:
-        categories = tuple(_category(value) for value in heads[0]["categories"])
+        categories = tuple(map(_category, heads[0]["categories"]))
         info = dict(heads[0]["info"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadAnnotation(files[0], f"expected categories and info in its footer: {error!r}") from None
@@ -220,11 +220,28 @@ def _check_whole(uri: str, heads: list[dict[str, Any]]) -> None:
 
 
 def _category(value: dict[str, Any]) -> Category:
-    if not isinstance(value["name"], str):
-        raise ValueError(f"expected a category's name, found {value['name']!r}")
+    """One class. Raises KeyError without a name, ValueError for a value of another kind than written."""
     colour = value.get("colour")
-    colour = None if colour is None else (int(colour[0]), int(colour[1]), int(colour[2]))
-    return Category(value["name"], value.get("source_id"), value.get("supercategory"), colour, value.get("extras", {}))
+    if colour is not None and not (
+        isinstance(colour, list) and len(colour) == 3 and all(type(v) is int for v in colour)
+    ):
+        raise ValueError(f"expected a colour of three whole numbers, found {colour!r}")
+    category = Category(
+        value["name"],
+        value.get("source_id"),
+        value.get("supercategory"),
+        None if colour is None else (colour[0], colour[1], colour[2]),
+        value.get("extras", {}),
+    )
+    for key, one, kinds in (
+        ("name", category.name, str),
+        ("source_id", category.source_id, int | None),
+        ("supercategory", category.supercategory, str | None),
+        ("extras", category.extras, dict),
+    ):
+        if not isinstance(one, kinds) or isinstance(one, bool):
+            raise ValueError(f"found {one!r} as a category's {key}")
+    return category
 
 
 class _Images:

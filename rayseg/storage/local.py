@@ -285,6 +285,8 @@ def _naming(uri: str) -> Iterator[None]:
         raise StorageError(uri, f"expected a folder, found a file: {os.fsdecode(error.filename or b'')}") from error
     except NotADirectoryError as error:
         raise ObjectNotFound(uri, "a part of its path is a file, not a folder") from error
+    except UnicodeEncodeError as error:
+        raise StorageError(uri, f"expected a name that a file can have, found {uri!a}") from error
     except OSError as error:
         if error.errno == errno.EROFS:
             raise AccessDenied(uri, "the file system is read-only") from error

@@ -138,6 +138,29 @@ def test_embedded_images_and_many_files(tmp_path: Path, monkeypatch: pytest.Monk
         missing.write_bytes(data)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"colour": []},
+        {"colour": [float("inf"), 0, 0]},
+        {"source_id": "x"},
+        {"supercategory": 5},
+        {"extras": []},
+        {"name": 7},
+    ],
+)
+def test_a_footer_with_a_class_of_wrong_kinds_is_named(tmp_path: Path, wrong: dict[str, Any]):
+    write(Dataset((Category("cat"),), [AnnotatedImage("a.png", image_hw=(3, 3))]), tmp_path / "out")
+    (file,) = (tmp_path / "out/data").iterdir()
+    head = json.loads(pq.read_metadata(file).metadata[b"rayseg.dataset"])
+    assert head["categories"] == [{"name": "cat"}]
+    head["categories"] = [{"name": "cat", **wrong}]
+    pq.write_table(pq.read_table(file).replace_schema_metadata({"rayseg.dataset": json.dumps(head)}), file)
+    for on_error in ("raise", "skip"):
+        with pytest.raises(BadAnnotation, match="expected categories and info in its footer"):
+            read(tmp_path / "out", on_error=on_error)
+
+
 def test_what_json_and_64_bits_cannot_hold_is_said(tmp_path: Path):
     annotation = Annotation(0, (0.0, 0.0, 1.0, 1.0), group=1 << 70, attributes={"a": {1, 2}, "b": 1})
     named = AnnotatedImage("a\udc80.png", image_hw=(3, 3), annotations=(annotation,))

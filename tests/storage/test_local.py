@@ -191,3 +191,9 @@ def test_create_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         storage.create(f"{tmp_path}/x", b"2")
     assert storage.read(f"{tmp_path}/x") == b"1"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("verb", [storage.read, storage.size, storage.exists])
+def test_a_name_that_no_file_can_have_is_a_storage_error(tmp_path: Path, verb: Callable[[str], object]):
+    with pytest.raises(StorageError, match="expected a name that a file can have"):
+        verb(f"{tmp_path}/\ud800.png")
