@@ -9,13 +9,12 @@ A file is scanned once for where its results lie; those of a shard are decoded w
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rayseg.evaluation.collecting import no_collecting
 from rayseg.evaluation.columns import Columns
 from rayseg.evaluation.detection_rows import DetectionRows
 from rayseg.evaluation.names import ClassNames
@@ -118,7 +117,7 @@ class _ResultsFile:
         self._read.add(shard)
         counts, faults = (Counts(), Faults("skip")) if again else (self.counts, self._faults)
         items, ranks = self._items(shard)
-        with _no_collecting():
+        with no_collecting():
             results = self._file.read_values(items)
             columns = plain_columns(results, ranks, self._truth, items)
         if columns is not None:
@@ -139,18 +138,6 @@ class _ResultsFile:
             items += of_image
             ranks += [rank] * len(of_image)
         return items, ranks
-
-
-@contextmanager
-def _no_collecting() -> Iterator[None]:
-    """Without garbage collection, which goes through all objects again and again while so many are made: half the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class _Images:

@@ -52,6 +52,7 @@ class _Oracle:
         self._truth_classes = records.truths.classes
         self._used = np.zeros(len(records.truths), bool)
         self._used[found.truths[found.truths >= 0]] = True
+        self._sorted = self._ranking(np.arange(len(detections)), detections.classes)
         everything = np.ones(len(detections), bool)
         self._base = self._ap(everything, self._hit, detections.classes, self._counted)
 
@@ -67,9 +68,11 @@ class _Oracle:
         kept, hit, labels = ~of_kind, self._hit, self._detections.classes
         if kind in (CLASS, PLACE):
             best = self._best_claims(of_kind)
-            hit, labels, kept = hit.copy(), labels.copy(), kept.copy()
+            hit, kept = hit.copy(), kept.copy()
             hit[best], kept[best] = True, True
-            labels[best] = self._truth_classes[self.targets[best]]
+            if kind == CLASS:
+                labels = labels.copy()
+                labels[best] = self._truth_classes[self.targets[best]]
         return self._gain(self._ap(kept, hit, labels, self._counted))
 
     def cost_of_missed(self) -> float | None:
@@ -86,16 +89,21 @@ class _Oracle:
         best = rows[first]
         return best[of_kind[best]]
 
+    def _ranking(self, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """`rows` by class as `labels` (D,) has it, and falling score."""
+        detections = self._detections
+        images = self._order[detections.images[rows]]
+        return rows[np.lexsort((detections.places[rows], images, -detections.scores[rows], labels[rows]))]
+
     def _gain(self, value: float | None) -> float | None:
         return None if value is None or self._base is None else value - self._base
 
     def _ap(self, kept: np.ndarray, hit: np.ndarray, labels: np.ndarray, counted: np.ndarray) -> float | None:
-        rows = np.flatnonzero(kept & ~self._ignored)
-        detections = self._detections
-        ranks = np.lexsort(
-            (detections.places[rows], self._order[detections.images[rows]], -detections.scores[rows], labels[rows])
-        )
-        rows = rows[ranks]
+        counting = kept & ~self._ignored
+        if labels is self._detections.classes:
+            rows = self._sorted[counting[self._sorted]]
+        else:
+            rows = self._ranking(np.flatnonzero(counting), labels)
         truths = np.bincount(self._truth_classes[counted], minlength=self._classes).astype(np.float64)
         averages = ranking.average_precisions(
             np.searchsorted(labels[rows], np.arange(self._classes + 1)).astype(np.int64),

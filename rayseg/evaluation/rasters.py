@@ -10,6 +10,8 @@ from rayseg.evaluation.columns import Columns, Rows
 from rayseg.kernels.coco_polygons import coco_polygon_counts
 from rayseg.kernels.overlaps import inspect_masks
 
+_DECIMALS = 6
+
 
 def rings_to_rles(masks: Sequence[Sequence[np.ndarray]], image_hws: Sequence[tuple[int, int]]) -> list[bytes]:
     """The compressed RLEs of N masks given as rings (K, 2), each in an image of its own size, by the COCO API's rule."""
@@ -28,13 +30,16 @@ def rings_to_rles(masks: Sequence[Sequence[np.ndarray]], image_hws: Sequence[tup
     return [data[places[i] : places[i + 1]] for i in range(len(masks))]
 
 
-def with_masks(rows: Rows, rings: Mapping[int, Sequence[np.ndarray]], image_hws: Sequence[tuple[int, int]]) -> Columns:
+def with_masks(
+    rows: Rows, rings: Mapping[int, Sequence[np.ndarray]], image_hws: Sequence[tuple[int, int]], first: int
+) -> Columns:
     """The rows as columns, those in `rings` with the masks that these are; areas that are not given are measured.
 
-    `image_hws` are the sizes of all images by rank.
+    The rows' boxes are corners, those of the columns x, y, width, height. `image_hws` are the sizes of images `first` on.
     """
     columns = rows.columns()
-    images = columns.images.tolist()
+    columns.boxes_xywh[:, 2:] = _sides(columns.boxes_xywh[:, :2], columns.boxes_xywh[:, 2:])
+    images = (columns.images - first).tolist()
     if rings:
         made = rings_to_rles(list(rings.values()), [image_hws[images[row]] for row in rings])
         columns = _replaced(columns, dict(zip(rings, made, strict=True)))
@@ -45,6 +50,17 @@ def with_masks(rows: Rows, rings: Mapping[int, Sequence[np.ndarray]], image_hws:
         boxes = columns.boxes_xywh[:, 2] * columns.boxes_xywh[:, 3]
         columns.areas[missing] = np.where(columns.lengths > 0, areas, boxes)[missing]
     return columns
+
+
+def _sides(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """`high` - `low`; where COCO's file gave the side in decimals, exactly what it gave.
+
+    The record holds low + side, whose last bit is lost in the difference; a difference rounded to 6 decimals is the number
+    in the file, if adding it gives `high` again.
+    """
+    side = high - low
+    decimal = np.round(side, _DECIMALS)
+    return np.where(low + decimal == high, decimal, side)
 
 
 def _replaced(columns: Columns, rles: Mapping[int, bytes]) -> Columns:

@@ -6,17 +6,21 @@ masks with holes, which COCO has no polygons for, and ellipses by pixel centres.
 
 from __future__ import annotations
 
+import gc
+import math
 import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from rayseg import kernels
 from rayseg.annotations import AnnotatedImage, Annotation, Dataset, Ellipse, Mask, Points, Polygons, Polyline
 from rayseg.errors import UsageError
+from rayseg.evaluation.collecting import no_collecting
 from rayseg.evaluation.columns import CROWD, UNMEASURED, Columns, Rows
 from rayseg.evaluation.names import ClassNames, ImageNames
 from rayseg.evaluation.rasters import rings_to_rles, with_masks
@@ -29,7 +33,6 @@ from rayseg.kernels import check_rle
 _NAN = float("nan")
 NO_BOX = (_NAN, _NAN, _NAN, _NAN)
 Rings = Sequence[np.ndarray]
-_DECIMALS = 6
 
 
 @dataclass(slots=True)
@@ -61,10 +64,11 @@ def read_truth(dataset: Dataset, faults: Faults, *, split: str | None = None, th
     classes = ClassNames(dataset.class_names, [category.source_id for category in dataset.categories])
     with ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="rayseg-truth") as pool:
         reader = _Reader(faults, pool)
-        for image in dataset.images:
-            if split is None or image.split == split:
-                reader.add(image)
-        reader.finish()
+        with no_collecting():
+            for image in dataset.images:
+                if split is None or image.split == split:
+                    reader.add(image)
+            reader.finish()
     if not len(reader.images):
         of_split = f" of split {split!r}" if split else ""
         raise UsageError(f"the ground truth has no images{of_split}: there is nothing to evaluate on")
@@ -110,32 +114,38 @@ class _Reader:
 
     def _flush(self) -> None:
         """Have the masks of the rows so far made in another thread."""
-        self._waiting.append(self._pool.submit(with_masks, self._rows, self._rings, list(self.image_hws)))
+        first = (len(self.image_hws) - 1) // SHARD_IMAGES * SHARD_IMAGES
+        hws = self.image_hws[first:]
+        self._waiting.append(self._pool.submit(with_masks, self._rows, self._rings, hws, first))
         self._rows, self._rings = Rows(), {}
+        gc.collect(1)
         while len(self._waiting) > 4:
             self.spool.add(self._waiting.popleft().result())
 
     def _add(self, annotation: Annotation, rank: int, hw: tuple[int, int] | None, number: int) -> None:
         """One truth. Raises `ValueError` for one that cannot be measured."""
         shape = annotation.shape
-        rings = coco_rings(shape) if isinstance(shape, Polygons) else None
-        rle = b""
+        rings, rle = None, b""
+        if isinstance(shape, Polygons):
+            rings = coco_rings(shape)
+            if hw is None:
+                raise ValueError(_UNKNOWN_SIZE)
         if shape is not None:
             self.has_masks = True
             rle = checked_mask(annotation, hw) if rings is None else b""
-        box = _box_xywh(annotation, rle)
-        given = annotation.extras.get("coco", {}).get("area")
-        area = float(given) if isinstance(given, int | float) else float("nan")
+        box = annotation.box_xyxy or _tight_box(annotation, rle)
+        given = annotation.extras.get("coco", _NOTHING).get("area")
+        area = float(given) if isinstance(given, int | float) else _NAN
         if rings is not None:
-            if hw is None:
-                raise ValueError(_UNKNOWN_SIZE)
             self._rings[len(self._rows)] = rings
-        flags = int(CROWD) * annotation.crowd + int(UNMEASURED) * (shape is None)
+        flags = (_CROWD if annotation.crowd else 0) | (_UNMEASURED if shape is None else 0)
         self._rows.add(rank, annotation.category, box, rle, area=area, flags=flags, item=number)
         self.counts["truths"] += 1
         self.counts["crowds"] += annotation.crowd
 
 
+_CROWD, _UNMEASURED = int(CROWD), int(UNMEASURED)
+_NOTHING: dict[str, Any] = {}
 _UNKNOWN_SIZE = "the size of its image is not known: give the folder of the images"
 
 
@@ -144,7 +154,7 @@ def coco_rings(shape: Polygons) -> Rings | None:
     if any(len(part) != 1 for part in shape.parts):
         return None
     rings = [part[0] for part in shape.parts]
-    if not rings or any(len(ring) < 3 or not np.isfinite(ring).all() for ring in rings):
+    if not rings or any(len(ring) < 3 or not math.isfinite(ring.sum()) for ring in rings):
         raise ValueError("expected rings of at least 3 points of finite numbers")
     return rings
 
@@ -187,23 +197,11 @@ def _size_of(image: AnnotatedImage) -> tuple[int, int] | None:
     return None
 
 
-def _box_xywh(annotation: Annotation, rle: bytes) -> tuple[float, float, float, float]:
-    """The box that came, else the tight one; zeros for an empty mask, which still counts as a truth, as for the COCO API."""
+def _tight_box(annotation: Annotation, rle: bytes) -> tuple[float, float, float, float]:
+    """Corners of the shape's box; zeros for an empty mask, which still counts as a truth, as for the COCO API."""
     box = box_of(annotation)
-    if box is None:
-        if rle:
-            return (0.0, 0.0, 0.0, 0.0)
-        raise ValueError("expected a box or a mask")
-    x1, y1, x2, y2 = box
-    return x1, y1, _side(x1, x2), _side(y1, y2)
-
-
-def _side(low: float, high: float) -> float:
-    """`high` - `low`; where COCO's file gave the side in decimals, exactly what it gave.
-
-    The record holds low + side, whose last bit is lost in the difference; a difference rounded to 6 decimals is the number
-    in the file, if adding it gives `high` again.
-    """
-    side = high - low
-    decimal = round(side, _DECIMALS)
-    return decimal if low + decimal == high else side
+    if box is not None:
+        return box
+    if rle:
+        return (0.0, 0.0, 0.0, 0.0)
+    raise ValueError("expected a box or a mask")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,14 +16,14 @@ import numpy as np
 
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Mask
 from rayseg.formats import coco_layout, data_paths, orientation
-from rayseg.formats.coco_index import CocoFile, Grouping, ids_of, is_id, rows_of
+from rayseg.formats.coco_index import CocoFile, Grouping, RawAnnotation, ids_of, is_id, rows_of
 from rayseg.formats.coco_records import NAME, OWN, annotation_of, category_of, image_of
 from rayseg.formats.faults import BadAnnotation, Faults, Unusable
 from rayseg.formats.json_values import shown
 from rayseg.images.headers import Header
 from rayseg.storage.entry import scheme_of
 
-_BLOCK_IMAGES = 64  # whose headers are fetched together
+_BLOCK_IMAGES = 64  # whose headers and annotations are fetched together
 _THREADS = 32
 
 
@@ -194,8 +194,11 @@ def _part_images(part: Part, earlier: set[int], faults: Faults) -> Iterator[Anno
         faults.add(part.file.uri, "annotation", item, message)
     images = _bare_images(part, ids, earlier, faults)
     while block := list(itertools.islice(images, _BLOCK_IMAGES)):
-        for (row, image), header in zip(block, _headers([image.uri for _, image in block]), strict=True):
-            annotations = tuple(_annotations(part, grouping.rows(row), image, faults))
+        rows = [grouping.rows(row) for row, _ in block]
+        raws = iter(part.file.read_annotations(list(itertools.chain.from_iterable(rows))) if any(rows) else ())
+        headers = _headers([image.uri for _, image in block])
+        for (row, image), header, of_image in zip(block, headers, rows, strict=True):
+            annotations = tuple(_annotations(part, itertools.islice(raws, len(of_image)), image, faults))
             image_hw = image.image_hw or next(
                 (a.shape.image_hw for a in annotations if isinstance(a.shape, Mask)), None
             )
@@ -226,8 +229,9 @@ def _bare_images(part: Part, ids: Any, earlier: set[int], faults: Faults) -> Ite
             faults.add((source or part.file).uri, error.kind, f"images[{row}]", str(error))
             continue
         here.add(hash(image.name))
-        uri = None if part.folder is None else data_paths.at(part.folder, path)
-        yield row, dataclasses.replace(image, uri=uri)
+        if part.folder is not None:
+            image = dataclasses.replace(image, uri=data_paths.at(part.folder, path))
+        yield row, image
     earlier |= here
 
 
@@ -237,9 +241,11 @@ def _in_split(image: AnnotatedImage) -> AnnotatedImage:
     return dataclasses.replace(image, name=f"{image.split}/{image.name}", extras={**image.extras, **extras})
 
 
-def _annotations(part: Part, rows: list[int], image: AnnotatedImage, faults: Faults) -> Iterator[Annotation]:
+def _annotations(
+    part: Part, raws: Iterable[RawAnnotation], image: AnnotatedImage, faults: Faults
+) -> Iterator[Annotation]:
     image_hw = image.image_hw
-    for raw in part.file.read_annotations(rows) if rows else ():
+    for raw in raws:
         try:
             annotation = annotation_of(raw, part.classes, image_hw)
         except Unusable as error:

@@ -44,47 +44,53 @@ def coco_polygon_counts(points, ring_offsets, mask_offsets, heights, widths):
 def _ring_edges(ring, height, width):
     """Rising flat indices where the inside of one ring begins and ends; equal ones cancel and are left out."""
     corners = len(ring)
-    xs, ys = np.empty(corners + 1, np.int64), np.empty(corners + 1, np.int64)
+    xs, ys = np.empty(corners, np.int64), np.empty(corners, np.int64)
     for k in range(corners):
         xs[k], ys[k] = int(_FINER * ring[k, 0] + 0.5), int(_FINER * ring[k, 1] + 0.5)
-    xs[corners], ys[corners] = xs[0], ys[0]
     edges, found = np.empty(64, np.int64), 0
     for k in range(corners):
-        dx, dy = xs[k + 1] - xs[k], ys[k + 1] - ys[k]
-        if dx == 0:
-            continue  # it stays in its column
-        across = abs(dx) >= abs(dy)
-        steps = abs(dx) if across else abs(dy)
-        backwards = dx < 0 if across else dy < 0  # a side is drawn from its lower end, on which rounding depends
-        x0, y0 = (xs[k + 1], ys[k + 1]) if backwards else (xs[k], ys[k])
-        slope = np.float64(ys[k] + ys[k + 1] - 2 * y0 if across else xs[k] + xs[k + 1] - 2 * x0) / steps
-        last_x, last_y = xs[k], ys[k]
-        for step in range(1, steps + 1):
-            t = steps - step if backwards else step
-            if across:
-                x, y = x0 + t, int(y0 + slope * t + 0.5)
-            else:
-                x, y = int(x0 + slope * t + 0.5), y0 + t
-            if x != last_x:
-                edge = _edge(x, y, last_x, last_y, height, width)
-                if edge >= 0:
-                    edges = reserved(edges, found, 1)
-                    edges[found] = edge
-                    found += 1
-            last_x, last_y = x, y
+        edges, found = _side_edges(xs[k - 1], ys[k - 1], xs[k], ys[k], height, width, edges, found)
     return _cancelled(np.sort(edges[:found]), height * width)
 
 
 @kernel
-def _edge(x, y, last_x, last_y, height, width):
-    """The flat index where a step between two grid columns crosses the middle of a pixel's column, -1 where it does not."""
-    left = min(x, last_x) if x < last_x else x - 1
-    column = (left + 0.5) / _FINER - 0.5
-    if math.floor(column) != column or column < 0 or column > width - 1:
-        return np.int64(-1)
-    row = (min(y, last_y) + 0.5) / _FINER - 0.5
-    row = math.ceil(min(max(row, 0.0), np.float64(height)))
-    return np.int64(column) * height + np.int64(row)
+def _side_edges(xa, ya, xb, yb, height, width, edges, found):
+    """Append the edges of one side, a column at a time. Returns `edges`, or a longer array, and their number.
+
+    A side is drawn from its end of lower x, or of lower y where it is steeper, as rounding depends on that. It passes the
+    middle of pixel column c between the grid columns 5 c + 2 and 5 c + 3.
+    """
+    across = abs(xb - xa) >= abs(yb - ya)
+    if xb < xa if across else yb < ya:
+        xa, ya, xb, yb = xb, yb, xa, ya
+    first = max(-((2 - min(xa, xb)) // 5), 0)
+    last = min((max(xa, xb) - 3) // 5, width - 1)
+    if last < first:
+        return edges, found
+    edges = reserved(edges, found, last - first + 1)
+    slope = np.float64(yb - ya if across else xb - xa) / (xb - xa if across else yb - ya)
+    for column in range(first, last + 1):
+        left = 5 * column + 2
+        if across:
+            low = min(int(ya + slope * (left - xa) + 0.5), int(ya + slope * (left + 1 - xa) + 0.5))
+        else:
+            low = ya + _step_before(xa, slope, left, yb - ya)
+        row = math.ceil(min(max((low + 0.5) / _FINER - 0.5, 0.0), np.float64(height)))
+        edges[found] = column * height + np.int64(row)
+        found += 1
+    return edges, found
+
+
+@kernel
+def _step_before(x, slope, left, steps):
+    """The step t of a steep side from grid column `x` after which it leaves column `left` for `left` + 1, or comes from it."""
+    rising = slope > 0
+    t = min(max(np.int64((left + 0.5 - x) / slope), 0), steps - 1)
+    while t > 0 and (int(x + slope * t + 0.5) > left) == rising:
+        t -= 1
+    while t < steps - 1 and (int(x + slope * (t + 1) + 0.5) > left) != rising:
+        t += 1
+    return t
 
 
 @kernel

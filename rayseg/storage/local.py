@@ -286,7 +286,7 @@ def _naming(uri: str) -> Iterator[None]:
     except NotADirectoryError as error:
         raise ObjectNotFound(uri, "a part of its path is a file, not a folder") from error
     except UnicodeEncodeError as error:
-        raise StorageError(uri, f"expected a name that a file can have, found {uri!a}") from error
+        raise ObjectNotFound(uri, f"no file can have this name: {uri!a}") from error
     except OSError as error:
         if error.errno == errno.EROFS:
             raise AccessDenied(uri, "the file system is read-only") from error
