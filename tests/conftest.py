@@ -17,6 +17,18 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex * 2
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on Ray share one process and start first: while they wait for Ray, the others run beside them."""
+    on_ray = [
+        item for item in items if "ray_cluster" in getattr(item, "fixturenames", ()) or item.path.stem == "test_cluster"
+    ]
+    for item in on_ray:
+        item.add_marker(pytest.mark.xdist_group("ray"))
+    first = set(on_ray)
+    items.sort(key=lambda item: item not in first)
+
+
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     """A running S3 server, started by the first test that asks for it."""

@@ -28,6 +28,7 @@ from rayseg.label.worker import WorkerJob
 from rayseg.models.cards import ModelInfo
 
 POLL_S = 0.25
+MOST_CHUNKS_WAITING = 16
 
 Chunk = tuple["ray.ObjectRef[pa.Table]", int]  # a packed chunk of result rows, and its bytes
 
@@ -52,8 +53,8 @@ class Execution:
         self, spec: LabelSpec, model: ModelInfo, plan: PlanInfo, ledger: Ledger, write: WriteJob, watch: Watch
     ) -> None:
         self._ledger, self._watch = ledger, watch
-        self._committer = Committer(write, spec.part_bytes, spec.flush_s)
         have = pipeline.resources(spec)
+        self._committer = Committer(write, spec.part_bytes, spec.flush_s, have.writers)
         self._chunk_rows = pipeline.chunk_rows(model.preprocess, ledger.remaining, have.workers)
         read = ReadJob(spec.out, plan, model.preprocess, self._chunk_rows, spec.max_pixels, spec.max_bytes)
         work = WorkerJob(spec, model.fingerprint, have.device, have.threads)
@@ -67,6 +68,8 @@ class Execution:
                 self._note_start(ref)
                 self._committer.add(ref, size_bytes)
                 self._watch.meter.labelled(self._chunk_rows)
+                while self._committer.full:
+                    self._idle(POLL_S)
             self._store_rest()
         except KeyboardInterrupt:
             self._store_rest()
@@ -83,19 +86,19 @@ class Execution:
             _, seconds = chunks.unpack(ray.get(ref))
             self._watch.meter.started = time.monotonic() - seconds["detect"] - seconds["finish"]
 
-    def _idle(self) -> None:
+    def _idle(self, wait_s: float = 0) -> None:
         """Between chunks, and while waiting for one: store what is due, count what is stored, show it."""
         self._watch.lock.check()
         self._committer.flush_if_due()
-        self._count(wait=False)
+        self._count(wait_s)
         self._watch.report.show(self._watch.meter.snapshot())
 
     def _store_rest(self) -> None:
         self._committer.flush()
-        self._count(wait=True)
+        self._count(None)
 
-    def _count(self, wait: bool) -> None:
-        for ref in self._committer.finished(wait):
+    def _count(self, wait_s: float | None) -> None:
+        for ref in self._committer.finished(wait_s):
             try:
                 written = ray.get(ref)
             except RayError as error:
@@ -108,11 +111,14 @@ class Execution:
 
 
 class _Stream:
-    """Chunks of a running data set; `idle` is called between them and at least every `POLL_S` seconds."""
+    """Chunks of a running data set; `idle` is called between them and at least every `POLL_S` seconds.
+
+    While chunks are not taken, Ray Data holds back its tasks.
+    """
 
     def __init__(self, dataset: Dataset, idle: Callable[[], None]) -> None:
         self._idle = idle
-        self._queue: queue.Queue[Any] = queue.Queue()
+        self._queue: queue.Queue[Any] = queue.Queue(MOST_CHUNKS_WAITING)
         threading.Thread(target=self._consume, args=(dataset,), name="rayseg-chunks", daemon=True).start()
 
     def __iter__(self) -> Iterator[Chunk]:

@@ -20,9 +20,11 @@ CHUNK_BYTES = 64 << 20  # most bytes of decoded images in one chunk
 CHUNK_ROWS = 32
 MOST_TASKS = 10_000
 CALLS_PER_WORKER = 2  # one has the model, one encodes masks
+WRITERS_PER_GPU = 4
 
 # On a CPU a model worker takes most of a core and reading the rest, so that n cores run n single-threaded models
-# with decoding in between; two threads of one model would wait for each other more than two models do.
+# with decoding in between; two threads of one model would wait for each other more than two models do. One read task per
+# worker is plenty, as decoding takes a hundredth of the time of a model; more would each be a process to start and keep.
 CPU_WORKER_CPUS = 0.9
 CPU_READ_CPUS = 0.1
 
@@ -34,6 +36,8 @@ class Resources:
     worker_cpus: float
     worker_gpus: float
     read_cpus: float
+    readers: int | None  # most read tasks at a time; None leaves it to the free CPUs
+    writers: int  # most parts written at a time
     workers: int
     most_workers: int | None
     threads: int | None
@@ -47,10 +51,11 @@ def resources(spec: LabelSpec) -> Resources:
     per_worker = spec.gpus_per_worker if spec.gpus_per_worker is not None else (1.0 if gpus else 0.0)
     if per_worker:
         fit = max(1, int(gpus / per_worker))
-        return Resources(0.0, per_worker, 1.0, min(fit, spec.workers or fit), spec.workers, None, "cuda")
+        workers = min(fit, spec.workers or fit)
+        return Resources(0.0, per_worker, 1.0, None, WRITERS_PER_GPU * workers, workers, spec.workers, None, "cuda")
     fit = max(1, int(cluster.get("CPU", 1.0)))
     workers = min(fit, spec.workers or fit)
-    return Resources(CPU_WORKER_CPUS, 0.0, CPU_READ_CPUS, workers, spec.workers, 1, "cpu")
+    return Resources(CPU_WORKER_CPUS, 0.0, CPU_READ_CPUS, workers, workers, workers, spec.workers, 1, "cpu")
 
 
 def chunk_rows(preprocess: Preprocess, remaining: int, workers: int) -> int:
@@ -91,7 +96,10 @@ def build(read: ReadJob, work: WorkerJob, have: Resources, batches: Iterator[np.
         tasks = list(batches)
         # As many blocks as tasks: with fewer tasks than it wants blocks, Ray Data would cut the chunks up.
         source = ray.data.read_datasource(
-            PlanSource(read, tasks), num_cpus=have.read_cpus, override_num_blocks=len(tasks)
+            PlanSource(read, tasks),
+            num_cpus=have.read_cpus,
+            concurrency=have.readers,
+            override_num_blocks=len(tasks),
         )
         return source.map_batches(
             LabelWorker,
