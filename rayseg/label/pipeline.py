@@ -19,6 +19,7 @@ from rayseg.models.preprocess import Preprocess
 CHUNK_BYTES = 64 << 20  # most bytes of decoded images in one chunk
 CHUNK_ROWS = 32
 MOST_TASKS = 10_000
+MOST_CHUNKS = 500_000  # of one execution: Ray Data's driver keeps about 2 KB of statistics of each
 CALLS_PER_WORKER = 2  # one has the model, one encodes masks
 WRITERS_PER_GPU = 4
 
@@ -67,24 +68,26 @@ def chunk_rows(preprocess: Preprocess, remaining: int, workers: int) -> int:
 
 
 def task_batches(done: OrdinalBitmap, rows_per_chunk: int, workers: int) -> Iterator[np.ndarray]:
-    """The ordinals without a row as (K, 2) ranges, one array per read task.
+    """The ordinals that one execution takes of those without a row, as (K, 2) ranges, one array per read task.
 
     A task takes a whole number of chunks: few enough to keep every worker fed, enough that a huge plan has no more than
     about `MOST_TASKS` tasks.
     """
-    remaining = done.total - done.count()
-    chunks_per_task = math.ceil(remaining / (8 * workers * rows_per_chunk))
+    left = min(done.total - done.count(), MOST_CHUNKS * rows_per_chunk)
+    chunks_per_task = math.ceil(left / (8 * workers * rows_per_chunk))
     chunks_per_task = min(max(1, chunks_per_task), 32)
-    chunks_per_task = max(chunks_per_task, math.ceil(remaining / (MOST_TASKS * rows_per_chunk)))
+    chunks_per_task = max(chunks_per_task, math.ceil(left / (MOST_TASKS * rows_per_chunk)))
     size = chunks_per_task * rows_per_chunk
-    left = np.empty(0, np.int64)
+    waiting = np.empty(0, np.int64)
     for missing in done.missing_chunks():
-        left = np.concatenate([left, missing])
-        whole = len(left) // size * size
-        yield from map(to_ranges, left[:whole].reshape(-1, size))
-        left = left[whole:]
-    if len(left):
-        yield to_ranges(left)
+        waiting = np.concatenate([waiting, missing[: left - len(waiting)]])
+        whole = len(waiting) // size * size
+        yield from map(to_ranges, waiting[:whole].reshape(-1, size))
+        waiting, left = waiting[whole:], left - whole
+        if len(waiting) == left:
+            break
+    if len(waiting):
+        yield to_ranges(waiting)
 
 
 def build(read: ReadJob, work: WorkerJob, have: Resources, batches: Iterator[np.ndarray]) -> Dataset:

@@ -16,6 +16,7 @@ from PIL import Image
 from rayseg import storage
 from rayseg.errors import JobError, ModelError, ObjectNotFound, StorageError, UsageError
 from rayseg.label import ledger as ledgers
+from rayseg.label import pipeline
 from rayseg.label.progress import LineReporter
 from rayseg.label.run import run
 from rayseg.label.spec import LabelSpec
@@ -91,6 +92,13 @@ def test_bucket_to_bucket_gives_the_rows_of_the_same_run_on_local_files(photos, 
     assert sorted(local) == sorted(remote) == names
     for name, row in local.items():
         assert {**remote[name], "uri": None} == {**row, "uri": None}
+
+
+def test_what_one_execution_does_not_take_the_next_one_does(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "MOST_CHUNKS", 4)  # of 5
+    summary = run(spec(images, tmp_path / "out", limit=9))
+    assert (summary.labelled_now, summary.epochs) == (9, 1)
+    assert verify(str(tmp_path / "out")).ok
 
 
 def test_a_finished_run_is_left_alone_and_a_changed_one_refused(images, tmp_path):
