@@ -5,18 +5,20 @@ import json
 import os
 import signal
 import threading
+import time
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import ray
 from PIL import Image
 
 from rayseg import storage
 from rayseg.errors import JobError, ModelError, ObjectNotFound, StorageError, UsageError
+from rayseg.label import commit, pipeline
 from rayseg.label import ledger as ledgers
-from rayseg.label import pipeline
 from rayseg.label.progress import LineReporter
 from rayseg.label.run import run
 from rayseg.label.spec import LabelSpec
@@ -92,6 +94,26 @@ def test_bucket_to_bucket_gives_the_rows_of_the_same_run_on_local_files(photos, 
     assert sorted(local) == sorted(remote) == names
     for name, row in local.items():
         assert {**remote[name], "uri": None} == {**row, "uri": None}
+
+
+def test_a_slow_store_holds_the_run_up_and_is_not_flooded(images, tmp_path, monkeypatch):
+    times = tmp_path / "times"
+    times.mkdir()
+
+    @ray.remote(num_cpus=0)
+    def write_slowly(job, refs):
+        begin = time.time()
+        time.sleep(0.2)
+        written = commit.write_part(job, ray.get(refs))
+        (times / written.part.name).write_text(f"{begin} {time.time()}")
+        return written
+
+    monkeypatch.setattr(commit, "_write_part", write_slowly)
+    run(spec(images, tmp_path / "out", part_bytes=1))
+    assert verify(str(tmp_path / "out")).ok
+    spans = [tuple(map(float, file.read_text().split())) for file in times.iterdir()]
+    assert len(spans) > 1
+    assert max(sum(begin <= at < end for begin, end in spans) for at, _ in spans) == 1  # as many as there are workers
 
 
 def test_what_one_execution_does_not_take_the_next_one_does(images, tmp_path, monkeypatch):
