@@ -191,15 +191,16 @@ def convert(
     from rayseg.formats.conversion import LossyConversion
     from rayseg.formats.conversion import convert as convert_dataset
     from rayseg.views.conversion import print_conversion
-    from rayseg.views.progress import progress
+    from rayseg.views.progress import phases
 
     mapping = specs.build(ClassMapping, classes, (), {}) if classes else None
     lossy = None
     try:
-        with progress("convert") as show:
+        with phases("convert", "upload") as (show, uploading):
             conversion = convert_dataset(
                 source, target, to, source_format=source_format, images=images, classes=mapping, strict=strict,
                 on_error=_on_error(on_error), overwrite=overwrite, progress=show,
+                uploading=uploading,
             )  # fmt: skip
     except LossyConversion as error:
         conversion, lossy = error.conversion, error

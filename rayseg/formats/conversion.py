@@ -100,11 +100,13 @@ def convert(
     on_error: OnError = "raise",
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
+    uploading: Progress = lambda done, total: None,
 ) -> Conversion:
     """Write the data set at `source` below `target` in the format `to`: all of it or nothing.
 
     `images` is the folder of the source's images where they are not at the usual place. `strict` raises `LossyConversion`
-    before anything appears where not all would come through. Raises also `UsageError` for unknown formats and classes, a
+    before anything appears where not all would come through. `progress` is told of images, `uploading` of the files that
+    are in object storage, once all are written. Raises also `UsageError` for unknown formats and classes, a
     target that holds something or lies in the source, `BadAnnotation` for a faulty source, `StorageError`.
     """
     begin = time.monotonic()
@@ -123,9 +125,8 @@ def convert(
         if strict and not conversion.lossless:
             raise LossyConversion(conversion)
 
-    conversion.losses = registry.write(
-        _counted(dataset, conversion, progress), target, to, overwrite=overwrite, accept=accept
-    )
+    counted = _counted(dataset, conversion, progress)
+    conversion.losses = registry.write(counted, target, to, overwrite=overwrite, accept=accept, uploading=uploading)
     conversion.seconds = time.monotonic() - begin
     return conversion
 

@@ -23,6 +23,7 @@ from rayseg.formats.faults import Faults, OnError
 from rayseg.formats.listing import below
 from rayseg.formats.losses import Losses
 from rayseg.formats.sink import Sink, output
+from rayseg.formats.upload import Progress, check_finished
 
 FORMATS: tuple[str, ...] = ("coco", "voc", "yolo", "labelme", "cvat", "via", "cityscapes", "masks", "rayseg")
 _PROBED_NAMES = 2000
@@ -44,7 +45,11 @@ def format_of(name: str) -> Format:
 
 
 def detect(uri: str) -> str:
-    """The name of the format that `uri` is of. Raises `UsageError` where none or more than one fits."""
+    """The name of the format that `uri` is of.
+
+    Raises `UsageError` where none or more than one fits, `Unfinished` where an upload to it was cut off.
+    """
+    check_finished(uri)
     names = _names_below(uri)
     found = [name for name in FORMATS if format_of(name).detect(uri, names)]
     if len(found) == 1:
@@ -57,19 +62,28 @@ def read(uri: str, format: str | None = None, images: str | None = None, on_erro
     """The data set at `uri`. `images` is the folder of the pixels where they are not at the format's usual place.
 
     Bad items raise `BadAnnotation` when they are come to, or with `on_error="skip"` are counted in `Dataset.faults`.
+    Raises `Unfinished` where an upload to `uri` was cut off.
     """
+    check_finished(uri)
     return format_of(format or detect(uri)).read(uri, images=images, faults=Faults(on_error))
 
 
 def write(
-    dataset: Dataset, uri: str, format: str, *, overwrite: bool = False, accept: Callable[[Losses], None] | None = None
+    dataset: Dataset,
+    uri: str,
+    format: str,
+    *,
+    overwrite: bool = False,
+    accept: Callable[[Losses], None] | None = None,
+    uploading: Progress = lambda done, total: None,
 ) -> Losses:
     """Write `dataset` below `uri`, all of it or nothing; returns what was kept, approximated and dropped.
 
-    `accept` sees the losses before anything appears under `uri`, and may raise: then nothing does.
+    `accept` sees the losses before anything appears under `uri`, and may raise: then nothing does. `uploading` is told of
+    the files put into object storage, and of how many.
     """
     losses = Losses()
-    with output(uri, overwrite=overwrite) as sink:
+    with output(uri, overwrite=overwrite, uploading=uploading) as sink:
         format_of(format).write(dataset, sink, losses)
         if accept is not None:
             accept(losses)

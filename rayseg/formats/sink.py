@@ -1,13 +1,12 @@
 """Where a writer puts its files: a folder beside the target that becomes the target when all of it is there.
 
 Locally the finished folder is renamed into place. Object storage has no rename, so the files are staged on local disk and
-then put, those given as `last` (by which the format is known) after all others. An interrupted run leaves a folder whose
-name says it is unfinished, or objects without the file that would make them a data set.
+then put, under a mark that no reader passes (`rayseg.formats.upload`). An interrupted run leaves a folder whose name says it
+is unfinished, or objects with that mark.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import uuid
@@ -18,6 +17,7 @@ from typing import IO
 
 from rayseg import storage
 from rayseg.errors import StorageError, UsageError
+from rayseg.formats.upload import MARK, Progress, upload
 from rayseg.storage.entry import scheme_of
 from rayseg.storage.local import path_of
 
@@ -59,15 +59,19 @@ class Sink:
 
 
 @contextmanager
-def output(uri: str, *, overwrite: bool = False) -> Iterator[Sink]:
+def output(uri: str, *, overwrite: bool = False, uploading: Progress = lambda done, total: None) -> Iterator[Sink]:
     """A sink whose files appear under `uri` when the block ends well; nothing does when it raises.
 
-    Raises `UsageError` where `uri` holds anything already, unless `overwrite`.
+    `uploading` is told of the files that are in object storage, and of how many. Raises `UsageError` where `uri` holds
+    anything already, unless `overwrite`.
     """
     local = scheme_of(uri) in ("", "file")
     target = Path(path_of(uri)) if local else None
     if not overwrite and _holds_anything(uri, target):
-        raise UsageError(f"{uri}: expected a new or empty folder; give --overwrite to replace what it holds")
+        what = "it holds"
+        if target is None and storage.exists(storage.join(uri, MARK)):
+            what = "a run that was cut off left there"
+        raise UsageError(f"{uri}: expected a new or empty folder; give --overwrite to replace what {what}")
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = target.parent / f".{target.name}.unfinished-{uuid.uuid4().hex[:8]}"
@@ -80,7 +84,7 @@ def output(uri: str, *, overwrite: bool = False) -> Iterator[Sink]:
         if target is not None:
             _move(staging, target)
         else:
-            _upload(staging, uri, sink.last)
+            upload(staging, uri, set(sink.last), uploading)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -103,17 +107,3 @@ def _move(staging: Path, target: Path) -> None:
         shutil.rmtree(aside)
     else:
         aside.unlink()
-
-
-def _upload(staging: Path, uri: str, last: list[str]) -> None:
-    """Put every staged file below `uri`. What an older data set leaves there goes first, its `last` files before all."""
-    new = sorted(
-        os.path.relpath(os.path.join(folder, name), staging).replace(os.sep, "/")
-        for folder, _, names in os.walk(staging)
-        for name in names
-    )
-    old = [entry.uri for page in storage.list_pages(uri) for entry in page]
-    for entry in sorted(old, key=lambda known: not any(known.endswith(f"/{name}") for name in last)):
-        storage.delete(entry)
-    for name in [name for name in new if name not in last] + [name for name in new if name in last]:
-        storage.write(storage.join(uri, *name.split("/")), (staging / name).read_bytes())

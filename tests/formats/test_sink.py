@@ -1,16 +1,13 @@
-"""Output that appears whole or not at all, on disk and in an object store that is a dictionary."""
+"""Output that appears whole or not at all, on disk; `test_upload.py` has object storage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rayseg import storage
 from rayseg.errors import StorageError, UsageError
 from rayseg.formats.sink import output
-from rayseg.storage import Entry
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -92,70 +89,3 @@ def test_file_uris_are_paths(tmp_path: Path):
     with output((tmp_path / "a b").as_uri()) as sink:
         sink.put("c", b"1")
     assert files(tmp_path) == {"a b/c": b"1"}
-
-
-# ---- object storage
-
-
-class Store:
-    """Objects by URI, and the order of what was done to them; the write numbered `failing` fails."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.done: list[str] = []
-        self.failing: int | None = None
-
-    def write(self, uri: str, data: bytes) -> None:
-        if self.failing == len(self.done):
-            raise StorageError(uri, "is away")
-        self.done.append(f"write {uri}")
-        self.objects[uri] = data
-
-    def delete(self, uri: str) -> None:
-        self.done.append(f"delete {uri}")
-        self.objects.pop(uri)
-
-    def list_pages(self, prefix: str) -> Iterator[list[Entry]]:
-        found = [Entry(uri, len(data)) for uri, data in sorted(self.objects.items()) if uri.startswith(prefix)]
-        yield from [found] if found else []
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Store:
-    made = Store()
-    for name in ("write", "delete", "list_pages"):
-        monkeypatch.setattr(storage, name, getattr(made, name))
-    return made
-
-
-def put_all(names: dict[str, bool], overwrite: bool = False) -> None:
-    with output("s3://b/out", overwrite=overwrite) as sink:
-        for name, last in names.items():
-            sink.put(name, name.encode(), last=last)
-
-
-def test_what_makes_it_a_data_set_is_put_last(store: Store):
-    put_all({"a.json": True, "b.jpg": False, "z/c.jpg": False})
-    assert store.done == ["write s3://b/out/b.jpg", "write s3://b/out/z/c.jpg", "write s3://b/out/a.json"]
-    assert store.objects["s3://b/out/z/c.jpg"] == b"z/c.jpg"
-    with pytest.raises(UsageError, match="new or empty"):
-        put_all({"a.json": True})
-
-
-def test_an_older_data_set_ends_before_the_new_one_begins(store: Store):
-    put_all({"a.json": True, "b.jpg": False})
-    store.done.clear()
-    put_all({"a.json": True, "c.jpg": False}, overwrite=True)
-    assert store.done == [
-        "delete s3://b/out/a.json", "delete s3://b/out/b.jpg", "write s3://b/out/c.jpg", "write s3://b/out/a.json",
-    ]  # fmt: skip
-
-
-def test_a_broken_upload_leaves_no_data_set(store: Store):
-    for failing in range(3):
-        store.objects.clear()
-        store.done.clear()
-        store.failing = failing
-        with pytest.raises(StorageError, match="is away"):
-            put_all({"a.json": True, "b.jpg": False, "c.jpg": False})
-        assert "s3://b/out/a.json" not in store.objects

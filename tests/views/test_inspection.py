@@ -24,7 +24,7 @@ from rayseg.kernels import encode
 from rayseg.views.annotation_drawing import elements
 from rayseg.views.inspection import bar, print_inspection, printable
 from rayseg.views.inspection_page import write_page
-from rayseg.views.progress import progress
+from rayseg.views.progress import phases, progress
 
 NASTY = "x\x1b[31m<script>alert('&')</script>\ud800[bold]\n.png"
 
@@ -304,3 +304,23 @@ def test_progress_is_a_line_now_and_then(capsys, monkeypatch):
             show(done, 6)
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["inspect: 3 of 6, 0.2 per second"]
+
+
+def test_a_later_phase_begins_where_it_is_first_told_of(capsys, monkeypatch):
+    clock = iter([0, 100, 108, 116])
+    monkeypatch.setattr("rayseg.views.progress.time.monotonic", lambda: next(clock))
+    with phases("convert", "upload") as (_, upload):
+        for done in range(3):
+            upload(done, 5)
+    assert capsys.readouterr().err == "upload: 2 of 5, 0.1 per second\n"
+
+
+def test_bars_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with phases("convert", "upload") as (convert, upload):
+        convert(1, None)
+        convert(2, 2)
+        upload(1, 3)
+    shown = capsys.readouterr().err
+    assert "convert" in shown and "2/2" in shown
+    assert "upload" in shown and "1/3" in shown
