@@ -1,7 +1,7 @@
 """Builds torchvision's Mask R-CNN from an architecture's name and its settings.
 
-What comes out is torchvision's own `MaskRCNN`: it trains with torchvision's losses, and its state dict has
-torchvision's keys. He et al., "Mask R-CNN", 2017.
+What comes out is torchvision's own `MaskRCNN`: it trains with torchvision's losses, crowds left aside, and its state dict
+has torchvision's keys. He et al., "Mask R-CNN", 2017.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from rayseg.errors import ModelError
 from rayseg.models.architectures import MaskRCNNSettings, settings_of
+from rayseg.models.ignored_areas import ignore_areas
 
 NormLayer = Callable[[int], nn.Module]
 _NORM_GROUPS = 8  # channels are normalised in so many groups, Wu and He, "Group Normalization", 2018
@@ -37,7 +38,7 @@ def build(architecture: str, num_classes: int, settings: MaskRCNNSettings | None
     outputs = max(settings.labels_of(num_classes)) + 1
     channels = settings.fpn_channels
     anchors = AnchorGenerator(settings.anchor_sizes, (settings.anchor_ratios,) * len(settings.anchor_sizes))
-    return MaskRCNN(
+    model = MaskRCNN(
         backbone,
         rpn_anchor_generator=anchors,
         rpn_head=RPNHead(channels, anchors.num_anchors_per_location()[0], conv_depth=settings.rpn_depth),
@@ -49,6 +50,7 @@ def build(architecture: str, num_classes: int, settings: MaskRCNNSettings | None
         mask_predictor=MaskRCNNPredictor(settings.mask_layers[-1], settings.mask_layers[-1], outputs),
         **_thresholds(settings),
     )
+    return ignore_areas(model)
 
 
 def _known(architecture: str) -> str:

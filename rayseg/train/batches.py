@@ -1,4 +1,4 @@
-"""From samples to the batches a torchvision detector trains on: shuffled, mirrored, as tensors.
+"""From training images to what a torchvision detector trains on: tensors, and batches without end.
 
 B batch, N instances, H W image pixels.
 """
@@ -6,17 +6,20 @@ B batch, N instances, H W image pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rayseg.errors import UsageError
+from rayseg.models.ignored_areas import IGNORED
+from rayseg.train.augmentation import Augmentation, TrainingImage, augment
 
 
 class TrainingSample(Protocol):
-    """What the loop needs of an image and its instances; `datasets.synthetic.Sample` is one."""
+    """An image and its instances, none of them a crowd; `datasets.synthetic.Sample` is one."""
 
     @property
     def image(self) -> np.ndarray:
@@ -39,11 +42,57 @@ class TrainingSample(Protocol):
 
 
 class Target(TypedDict):
-    """torchvision's: boxes (N, 4) float32 xyxy, labels (N,) int64 from 1 (class + 1), masks (N, H, W) uint8."""
+    """torchvision's: boxes (N, 4) float32 xyxy, labels (N,) int64 from 1 (class + 1), masks (N, H, W) uint8.
+
+    Areas to be ignored come last, labelled `IGNORED`; only models made by `maskrcnn.build` know them.
+    """
 
     boxes: Tensor
     labels: Tensor
     masks: Tensor
+
+
+def training_image(sample: TrainingSample, name: str = "") -> TrainingImage:
+    """The record that augmentation takes, of a sample."""
+    crowd = np.zeros(len(sample.classes), bool)
+    return TrainingImage(sample.image, sample.boxes_xyxy(), sample.classes, sample.masks, crowd, name)
+
+
+def to_tensors(image: TrainingImage) -> tuple[Tensor, Target]:
+    """Image (3, H, W) float32 in [0, 1] and its target.
+
+    Crowds are areas to be ignored, and so are boxes without a mask: taken for objects they would teach the mask head
+    wrong masks, taken for background they would teach the rest to overlook them. Boxes of no area are left out.
+    """
+    pixels = torch.from_numpy(np.require(image.image, requirements=["C", "W"])).permute(2, 0, 1).float().div_(255)
+    masks, boxes = image.dense_masks(), np.asarray(image.boxes_xyxy, np.float32).reshape(-1, 4)
+    real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    ignored = np.asarray(image.crowd, bool) | ~masks.any(axis=(1, 2))
+    rows = np.concatenate([np.flatnonzero(real & ~ignored), np.flatnonzero(real & ignored)])
+    labels = np.where(ignored, IGNORED, np.asarray(image.classes, np.int64) + 1)[rows]  # output 0 is the background
+    target: Target = {
+        "boxes": torch.from_numpy(boxes[rows]),
+        "labels": torch.from_numpy(labels),
+        "masks": torch.from_numpy(masks[rows].view(np.uint8)),
+    }
+    return pixels, target
+
+
+def on_device(pair: tuple[Tensor, Target], device: torch.device) -> tuple[Tensor, Target]:
+    """The image and its target on `device`."""
+    image, target = pair
+    moved = {name: cast(Tensor, tensor).to(device, non_blocking=True) for name, tensor in target.items()}
+    return image.to(device, non_blocking=True), cast(Target, moved)
+
+
+def keep_sizes(model: nn.Module) -> None:
+    """Let a torchvision detector train on images at the size at which they come, as `Augmentation.sizes` makes them.
+
+    Nothing of a saved checkpoint changes: its settings hold the size at which it labels.
+    """
+    transform = getattr(model, "transform", None)
+    if isinstance(transform, GeneralizedRCNNTransform):
+        transform._skip_resize = True
 
 
 def endless_batches(
@@ -57,38 +106,26 @@ def endless_batches(
         raise UsageError(f"nothing to train on: {len(samples)} images, none with an instance")
     if batch_size < 1:
         raise UsageError(f"batch_size: 1 or more is needed, found {batch_size}")
-    return _batches(samples, batch_size, flip, np.random.default_rng(seed), torch.device(device))
+    return _batches(samples, batch_size, Augmentation(flip=flip), seed, torch.device(device))
 
 
 def _batches(
-    samples: Sequence[TrainingSample], batch_size: int, flip: float, rng: np.random.Generator, device: torch.device
+    samples: Sequence[TrainingSample], batch_size: int, settings: Augmentation, seed: int, device: torch.device
 ) -> Iterator[tuple[list[Tensor], list[Target]]]:
-    order = _endless_order(len(samples), rng)
+    order = _endless_order(len(samples), np.random.default_rng(seed))
     while True:
-        chosen = [samples[next(order)] for _ in range(batch_size)]
-        pairs = [to_tensors(sample, mirror=rng.random() < flip, device=device) for sample in chosen]
+        chosen = [next(order) for _ in range(batch_size)]
+        images = [
+            augment(training_image(samples[index]), settings, seed=seed, epoch=epoch, index=index)
+            for epoch, index in chosen
+        ]
+        pairs = [on_device(to_tensors(image), device) for image in images]
         yield [image for image, _ in pairs], [target for _, target in pairs]
 
 
-def _endless_order(count: int, rng: np.random.Generator) -> Iterator[int]:
+def _endless_order(count: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+    """(epoch, index) of every sample, round after round."""
+    epoch = 0
     while True:
-        yield from rng.permutation(count).tolist()
-
-
-def to_tensors(
-    sample: TrainingSample, mirror: bool = False, device: torch.device | None = None
-) -> tuple[Tensor, Target]:
-    """Image (3, H, W) float32 in [0, 1] and its target; `mirror` turns left and right of both round."""
-    image = torch.from_numpy(sample.image).to(device).permute(2, 0, 1).float() / 255
-    masks = torch.from_numpy(sample.masks).to(device, torch.uint8)
-    boxes = torch.from_numpy(sample.boxes_xyxy()).to(device)
-    if mirror:
-        image, masks, boxes = image.flip(-1), masks.flip(-1), mirror_boxes(boxes, image.shape[-1])
-    labels = torch.from_numpy(sample.classes).to(device) + 1  # output 0 is the background
-    return image, {"boxes": boxes, "labels": labels, "masks": masks}
-
-
-def mirror_boxes(boxes_xyxy: Tensor, width: int) -> Tensor:
-    """The boxes (N, 4) in the mirrored image of `width` pixels."""
-    x1, y1, x2, y2 = boxes_xyxy.unbind(-1)
-    return torch.stack([width - x2, y1, width - x1, y2], dim=-1)
+        yield from ((epoch, index) for index in rng.permutation(count).tolist())
+        epoch += 1
