@@ -41,7 +41,9 @@ from rayseg.models.checkpoints import save
 from rayseg.models.maskrcnn import build
 from rayseg.models.predictor import from_model
 from rayseg.specs import validate
-from rayseg.train.loop import History, Recipe, Step, train
+from rayseg.train.loop import History, Step
+from rayseg.train.recipe import Recipe
+from rayseg.train.samples import train
 from rayseg.train.schedule import Budget
 from rayseg.views.gallery import write_gallery
 

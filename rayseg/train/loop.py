@@ -1,49 +1,54 @@
-"""The training loop: a model, samples, a recipe and a budget in; a trained model and its losses out.
+"""The training loop: a model, slices of images, a recipe and a budget in; a trained model and its losses out.
 
-Plain PyTorch on one device. It knows nothing of files, clusters or metrics: whoever calls it brings the samples, and
-looks at the model afterwards. Any model will do that, in training mode, turns images and targets into a dict of losses,
-as torchvision's detectors do.
+Plain PyTorch on one device, alone or as one worker of a `torch.distributed` group. It knows nothing of files, clusters or
+metrics: whoever calls it brings the slices (`order` says which) and looks at the model afterwards. Any model will do that,
+in training mode, turns images and targets into a dict of losses, as torchvision's detectors do.
 
-B batch, N instances, H W image pixels.
+Workers meet once per step, in one sum of all gradients, losses and wishes: a worker without slices or without objects
+brings zeros and waits for nobody, and what one of them sees (a loss that is not finite, a wish to stop) all of them know.
+
+B images of a slice, N instances, H W image pixels.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from rayseg.errors import JobError
-from rayseg.train.batches import Target, TrainingSample, endless_batches
-from rayseg.train.schedule import Budget, warmup_cosine
+from rayseg.train.optimizer import WeightAverage, build_optimizer
+from rayseg.train.recipe import Recipe
+from rayseg.train.schedule import Budget
 
-MAX_SKIPPED_IN_A_ROW = 10
+_LOSSES = 16  # most losses a model may name
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train; the defaults suit a small network from random weights, on small images."""
+class TensorSlice:
+    """B images (3, H, W) float32 in [0, 1] and their targets, which go through the network together; see `order.Slice`."""
 
-    batch_size: int = 4
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)  # adamw only; in a short run 0.999 would never forget the first gradients
-    momentum: float = 0.9  # sgd only
-    warmup_steps: int = 50
-    clip_norm: float = 5.0  # gradients of a larger norm are scaled down to it
-    flip: float = 0.5  # probability that an image is mirrored, left to right
-    seed: int = 0
+    images: Sequence[Tensor]
+    targets: Sequence[Mapping[str, Tensor]]
+    names: Sequence[str]
+    weight: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did: `progress` in (0, 1] is the share of the budget that was spent when it began."""
+    """What one step did: `progress` in (0, 1] is the share of the budget that was spent when it began.
+
+    `losses` are the means over the batches of all workers, `images` counts those of this one, and `seconds` is where this
+    one's time went: wait (for data), forward, backward, optimizer (with the wait for other workers).
+    """
 
     number: int
     progress: float
@@ -51,6 +56,8 @@ class Step:
     learning_rate: float
     losses: dict[str, float]
     skipped: bool
+    images: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -72,103 +79,178 @@ class History:
         return len(self.losses)
 
 
-def train(
-    model: nn.Module,
-    samples: Sequence[TrainingSample],
-    budget: Budget,
-    recipe: Recipe = Recipe(),
-    *,
-    device: str | torch.device = "cpu",
-    on_step: Callable[[Step], None] | None = None,
-) -> History:
-    """Train `model` in place, in training mode, until the budget is spent.
+class Loop:
+    """A model in training with its optimiser, and how far it has come.
 
-    The same seed, samples and number of steps give the same weights on the same machine; a budget in seconds ends where
-    the clock says. Raises `UsageError` where there is nothing to learn from, `JobError` when the loss stays non-finite.
+    `on_bad_slice` is told of every slice of this worker whose loss is not finite, with its losses. `stop_wanted` is asked
+    once per step; where any worker's says yes, `stopping` becomes true on all of them after the same step.
     """
-    device = torch.device(device)
-    torch.manual_seed(recipe.seed)
-    batches = endless_batches(samples, recipe.batch_size, recipe.flip, recipe.seed, device)
-    optimizer = build_optimizer(model, recipe)
-    model.to(device).to(memory_format=torch.channels_last)  # in place; what convolutions want
-    return run_steps(model.train(), batches, optimizer, budget, recipe, on_step)
+
+    def __init__(self, model: nn.Module, recipe: Recipe, device: str | torch.device = "cpu") -> None:
+        self.model, self.recipe, self.device = model, recipe, torch.device(device)
+        self.optimizer = build_optimizer(model, recipe)
+        self.weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        self.average = WeightAverage(model, recipe.average) if recipe.average else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
+        self.step, self.elapsed_s, self.skipped_in_a_row = 0, 0.0, 0
+        self.stopping = False
+        self.stop_wanted: Callable[[], bool] = lambda: False
+        self.on_bad_slice: Callable[[int, TensorSlice, dict[str, float]], None] = lambda step, one, losses: None
+        self._clock = time.monotonic()
+
+    def run(
+        self,
+        batches: Iterable[Sequence[TensorSlice]],
+        budget: Budget,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> History:
+        """One step per batch until the budget or the batches end, or a worker wants to stop.
+
+        Raises `JobError` after `max_skipped` steps in a row without an update.
+        """
+        history, begin = History(), time.monotonic()
+        self._clock = begin - self.elapsed_s
+        source = iter(batches)
+        while not self.stopping and (progress := budget.progress(self.step, self.elapsed_s)) < 1:
+            asked = time.monotonic()
+            batch = next(source, None)
+            if batch is None:
+                break
+            step = self.take(batch, progress, wait_s=time.monotonic() - asked)
+            history.losses.append(step.loss)
+            history.skipped += step.skipped
+            history.images += step.images
+            self._stop_if_diverged(step)
+            if on_step:
+                on_step(step)
+        history.seconds = time.monotonic() - begin
+        return history
+
+    def take(self, batch: Sequence[TensorSlice], progress: float, wait_s: float = 0.0) -> Step:
+        """Forward and backward of each slice, the sum over workers, one update.
+
+        A step with a non-finite loss or gradient is passed over: it must not reach the weights or the optimiser's state.
+        """
+        seconds = {"wait": wait_s, "forward": 0.0, "backward": 0.0}
+        number, begun_s = self.step, self.elapsed_s
+        rate = self.recipe.rate(number, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses: dict[str, float] = {}
+        for one in batch:
+            for name, value in self._learn(one, seconds).items():
+                losses[name] = losses.get(name, 0.0) + value * one.weight
+        begin = time.monotonic()
+        losses = self._meet(losses)
+        taken = math.isfinite(sum(losses.values())) and self._update(rate)
+        seconds["optimizer"] = time.monotonic() - begin
+        self.skipped_in_a_row = 0 if taken else self.skipped_in_a_row + 1
+        self.step += 1
+        images = sum(len(one.images) for one in batch)
+        return Step(number, progress, begun_s, rate, losses, not taken, images, seconds)
+
+    def _learn(self, one: TensorSlice, seconds: dict[str, float]) -> dict[str, float]:
+        """Add the gradient of a slice, if its loss is finite; its losses by name."""
+        begin = time.monotonic()
+        torch.manual_seed(one.seed)  # which anchors and proposals are sampled must not depend on what came before
+        images = [image.to(self.device, non_blocking=True) for image in one.images]  # B of (3, H, W)
+        targets = [{key: value.to(self.device, non_blocking=True) for key, value in t.items()} for t in one.targets]
+        dtype = _DTYPES.get(self.recipe.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            named = self.model(images, targets)
+        terms = torch.stack([loss.float() for loss in named.values()])
+        losses = dict(zip(named, terms.detach().tolist(), strict=True))
+        between = time.monotonic()
+        seconds["forward"] += between - begin
+        if not math.isfinite(sum(losses.values())):
+            self.on_bad_slice(self.step, one, losses)
+            return losses
+        self.scaler.scale(terms.sum() * one.weight).backward()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds["backward"] += time.monotonic() - between
+        return losses
+
+    def _meet(self, losses: dict[str, float]) -> dict[str, float]:
+        """Sum gradients, losses and wishes over the workers; this worker's losses by name, now those of all."""
+        if not _workers():
+            self.elapsed_s = time.monotonic() - self._clock
+            self.stopping = self.stop_wanted()
+            return losses
+        lead = dist.get_rank() == 0
+        told = [time.monotonic() - self._clock if lead else 0.0, float(self.stop_wanted()), *losses.values()]
+        told += [0.0] * (2 + _LOSSES - len(told))
+        tail = torch.tensor(told, dtype=torch.float32, device=self.device)
+        grads = [_gradient(weight) for weight in self.weights]
+        flat = torch.cat([grad.reshape(-1) for grad in grads] + [tail])
+        dist.all_reduce(flat)
+        start = 0
+        for weight, grad in zip(self.weights, grads, strict=True):
+            weight.grad = flat[start : start + grad.numel()].view_as(grad).to(weight.dtype)
+            start += grad.numel()
+        summed = flat[start:].tolist()
+        self.elapsed_s, self.stopping = summed[0], summed[1] > 0
+        names = [*losses, *(f"loss {i}" for i in range(len(losses), _LOSSES))]  # a worker without slices knows no names
+        return {name: value for name, value in zip(names, summed[2:], strict=True) if name in losses or value != 0}
+
+    def _update(self, rate: float) -> bool:
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
+        finite = math.isfinite(norm.item())
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if finite:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if finite and self.average is not None:
+            self.average.update(self.model)
+        return finite
+
+    def share_weights(self) -> None:
+        """Give all workers the lead's weights."""
+        if _workers():
+            for tensor in self.model.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+    def share_statistics(self) -> None:
+        """Make running statistics, as of batch norm, the mean of all workers'; weights are the same on all of them."""
+        if not _workers():
+            return
+        for buffer in self.model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer.div_(dist.get_world_size())
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count `seconds` that something else took, between two steps, as training."""
+        self._clock += seconds
+
+    def weights_to_keep(self) -> dict[str, Tensor]:
+        """The state that a finished model should have: the moving average where there is one."""
+        return self.average.state if self.average else self.model.state_dict()
+
+    def position(self) -> dict[str, Any]:
+        """How far it has come, as JSON."""
+        return {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "averaged": self.average.updates if self.average else 0,
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def _stop_if_diverged(self, step: Step) -> None:
+        if self.skipped_in_a_row < self.recipe.max_skipped:
+            return
+        last = ", ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
+        raise JobError(
+            f"training diverged: {self.skipped_in_a_row} steps in a row up to step {step.number} had a non-finite loss or "
+            f"gradient ({last}); a lower learning_rate or a longer warmup_steps usually helps"
+        )
 
 
-def run_steps(
-    model: nn.Module,
-    batches: Iterable[tuple[list[Tensor], list[Target]]],
-    optimizer: torch.optim.Optimizer,
-    budget: Budget,
-    recipe: Recipe,
-    on_step: Callable[[Step], None] | None = None,
-) -> History:
-    """The loop itself: one step per batch until the budget or the batches end."""
-    history, skipped_in_a_row, begin = History(), 0, time.monotonic()
-    for number, (images, targets) in enumerate(batches):  # B images (3, H, W), B targets
-        elapsed_s = time.monotonic() - begin
-        progress = budget.progress(number, elapsed_s)
-        if progress >= 1:
-            break
-        rate = recipe.learning_rate * warmup_cosine(number, progress, recipe.warmup_steps)
-        losses, taken = take_step(model, images, targets, optimizer, rate, recipe.clip_norm)
-        skipped_in_a_row = 0 if taken else skipped_in_a_row + 1
-        _stop_if_diverged(skipped_in_a_row, number, losses)
-        step = Step(number, progress, elapsed_s, rate, losses, skipped=not taken)
-        history.losses.append(step.loss)
-        history.skipped += not taken
-        history.images += len(images)
-        if on_step:
-            on_step(step)
-    history.seconds = time.monotonic() - begin
-    return history
+def _gradient(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight, dtype=torch.float32) if weight.grad is None else weight.grad.float()
 
 
-def take_step(
-    model: nn.Module,
-    images: list[Tensor],
-    targets: list[Target],
-    optimizer: torch.optim.Optimizer,
-    learning_rate: float,
-    clip_norm: float,
-) -> tuple[dict[str, float], bool]:
-    """Forward, backward, update; the losses by name, and whether the update was made.
-
-    One batch with a non-finite loss or gradient is passed over: it must not reach the weights or the optimiser's state.
-    """
-    named = model(images, targets)
-    total = torch.stack(list(named.values())).sum()
-    losses = dict(zip(named, torch.stack([loss.detach() for loss in named.values()]).tolist(), strict=True))
-    optimizer.zero_grad(set_to_none=True)
-    if not math.isfinite(sum(losses.values())):
-        return losses, False
-    total.backward()
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    norm = nn.utils.clip_grad_norm_(weights, clip_norm)
-    if not math.isfinite(norm.item()):
-        return losses, False
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-    return losses, True
-
-
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW or SGD over the trainable weights; biases and norms (one dimension) are not decayed."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
-
-
-def _stop_if_diverged(skipped_in_a_row: int, number: int, losses: dict[str, float]) -> None:
-    if skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
-        return
-    last = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-    raise JobError(
-        f"training diverged: {skipped_in_a_row} steps in a row up to step {number} had a non-finite loss or gradient "
-        f"({last}); a lower learning_rate or a longer warmup_steps usually helps"
-    )
+def _workers() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -7,6 +7,7 @@ slow or fast, instead of being cut off in the middle of it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rayseg.errors import UsageError
@@ -33,8 +34,19 @@ class Budget:
         return max(by_steps, by_time)
 
 
+def warmup(step: int, warmup_steps: int) -> float:
+    """Factor in (0, 1]: a linear rise over the first steps (Goyal et al., "Accurate, Large Minibatch SGD", 2017)."""
+    return min(1.0, (step + 1) / (warmup_steps + 1))
+
+
 def warmup_cosine(step: int, progress: float, warmup_steps: int) -> float:
     """Factor in (0, 1] of the learning rate: half a cosine over the budget (Loshchilov and Hutter, "SGDR", 2017),
-    under a linear rise over the first `warmup_steps` (Goyal et al., "Accurate, Large Minibatch SGD", 2017)."""
-    warmup = min(1.0, (step + 1) / (warmup_steps + 1))
-    return warmup * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    under the linear rise of `warmup`."""
+    return warmup(step, warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def warmup_steps_down(
+    step: int, progress: float, warmup_steps: int, milestones: Sequence[float], gamma: float
+) -> float:
+    """Factor in (0, 1]: times `gamma` at each of `milestones`, shares of the budget, under the rise of `warmup`."""
+    return warmup(step, warmup_steps) * gamma ** sum(progress >= milestone for milestone in milestones)

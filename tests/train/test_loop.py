@@ -5,29 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny_training import Line, tiny
 from torch import nn
 
 from rayseg.datasets.synthetic import Sample, generate
 from rayseg.errors import JobError, UsageError
-from rayseg.models.architectures import settings_of
-from rayseg.models.maskrcnn import build
-from rayseg.train.loop import Recipe, train
+from rayseg.train.optimizer import build_optimizer
+from rayseg.train.recipe import Recipe
+from rayseg.train.samples import train
 from rayseg.train.schedule import Budget
-
-TINY = settings_of("maskrcnn_resnet10_fpn").model_copy(
-    update={
-        "min_size": 64,
-        "max_size": 64,
-        "returned_layers": (1, 2),
-        "fpn_channels": 16,
-        "anchor_sizes": ((12,), (24,), (36,)),
-        "box_head_size": 32,
-        "mask_layers": (16,),
-        "rpn_top_n_train": 50,
-        "rpn_samples": 32,
-        "box_samples": 16,
-    }
-)
 
 
 @pytest.fixture(scope="module")
@@ -41,25 +27,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def tiny():
-    torch.manual_seed(0)
-    return build("maskrcnn_resnet10_fpn", 5, TINY)
-
-
-class Line(nn.Module):
-    """A model that is a line; `broken` says from which step on its loss is not finite."""
-
-    def __init__(self, broken=()):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, 1))
-        self.calls, self.broken = 0, broken
-
-    def forward(self, images, targets):
-        self.calls += 1
-        value = math.nan if self.calls - 1 in self.broken else 1.0
-        return {"fit": value * ((self.weight - 3) ** 2).sum(), "none": 0 * self.weight.sum()}
 
 
 def test_two_images_are_learnt_by_heart(samples):
@@ -81,7 +48,7 @@ def test_the_same_seed_gives_the_same_weights(samples):
 
 def test_images_without_instances_are_background(samples):
     nothing = Sample(samples[0].image, np.zeros((0, 64, 64), bool), np.zeros(0, np.int64))
-    history = train(tiny(), [samples[0], nothing], Budget(steps=4), Recipe(batch_size=1, flip=1.0))
+    history = train(tiny(), [samples[0], nothing], Budget(steps=4), Recipe(batch_size=1), flip=1.0)
     assert history.skipped == 0 and all(math.isfinite(loss) for loss in history.losses)
 
 
@@ -117,8 +84,6 @@ def test_nothing_to_train_on_is_said_at_once(samples):
 
 
 def test_biases_and_norms_are_not_decayed():
-    from rayseg.train.loop import build_optimizer
-
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     model[0].weight.requires_grad_(False)
     decayed, kept = build_optimizer(model, Recipe(weight_decay=0.1)).param_groups

@@ -1,0 +1,66 @@
+"""Two workers learn what one learns, wait for nobody, and know the same."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import drawn, slices_of, tiny
+
+from rayseg.train.loop import Loop
+from rayseg.train.order import Order
+from rayseg.train.recipe import Recipe
+
+HERE = Path(__file__).parent
+TIMEOUT_S = 180
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What the two workers of `two_workers.py` found."""
+    folder = tmp_path_factory.mktemp("workers")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parents[1])]), "OMP_NUM_THREADS": "1"}
+    script = str(HERE / "two_workers.py")
+    running = [subprocess.Popen([sys.executable, script, str(rank), str(folder)], env=env) for rank in range(2)]
+    try:
+        assert [one.wait(TIMEOUT_S) for one in running] == [0, 0]
+    finally:
+        for one in running:
+            one.kill()
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_the_mean_gradient_of_two_workers_is_that_of_one(found):
+    loop = Loop(tiny(backbone_norm="frozen_batch"), Recipe(batch_size=4, clip_norm=1e9))
+    loop.take(next(slices_of(drawn(), Order(4, 4, 2))), progress=0.0)
+    alone = torch.cat([weight.grad.flatten() for weight in loop.weights])
+    assert alone.abs().max() > 0.01
+    assert torch.equal(found[0]["gradients"], found[1]["gradients"])
+    assert (found[0]["gradients"] - alone).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("case", ["empty_rank", "all_empty_step", "no_slice"])
+def test_workers_without_objects_or_images_wait_for_nobody(found, case):
+    for one in found:
+        assert len(one[case]["losses"]) == 3 and one[case]["skipped"] == 0
+        assert all(math.isfinite(loss) for loss in one[case]["losses"])
+    assert found[0][case]["losses"] == pytest.approx(found[1][case]["losses"], rel=1e-6)
+
+
+def test_a_last_batch_too_small_for_all_workers_goes_to_the_first(found):
+    assert [one["no_slice"]["images"] for one in found] == [2 + 1 + 2, 0]
+
+
+def test_a_loss_that_is_not_finite_on_one_worker_is_skipped_by_all(found):
+    assert [one["one_breaks"]["skipped"] for one in found] == [1, 1]
+    assert found[0]["one_breaks"]["bad"] == []
+    ((step, names),) = found[1]["one_breaks"]["bad"]
+    assert step == 1 and len(names) == 1
+    assert found[0]["one_breaks"]["weight"] == found[1]["one_breaks"]["weight"] > 0
+
+
+def test_all_workers_stop_after_the_same_step(found):
+    assert [one["one_stops"] for one in found] == [3, 3]

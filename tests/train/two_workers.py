@@ -1,0 +1,64 @@
+"""One of two workers of a `torch.distributed` group: python two_workers.py RANK FOLDER. What it finds is in its RANK.pt."""
+
+import sys
+from pathlib import Path
+
+import torch
+from tiny_training import Line, drawn, slices_of, tiny, without_objects
+from torch import distributed as dist
+
+from rayseg.train.loop import Loop
+from rayseg.train.order import Order
+from rayseg.train.recipe import Recipe
+from rayseg.train.schedule import Budget
+
+
+def gradients(rank):
+    loop = Loop(tiny(backbone_norm="frozen_batch"), Recipe(batch_size=4, clip_norm=1e9))
+    loop.take(next(slices_of(drawn(), Order(4, 4, 2), rank, 2)), progress=0.0)
+    return torch.cat([weight.grad.flatten() for weight in loop.weights])
+
+
+def losses(rank, samples, batch_size, micro_batch):
+    loop = Loop(tiny(backbone_norm="frozen_batch"), Recipe(batch_size=batch_size))
+    order = Order(len(samples), batch_size, micro_batch)
+    history = loop.run(slices_of(samples, order, rank, 2), Budget(steps=3))
+    return {"losses": history.losses, "skipped": history.skipped, "images": history.images}
+
+
+def one_breaks(rank):
+    loop = Loop(Line(broken={1} if rank else ()), Recipe(batch_size=2, optimizer="sgd", learning_rate=0.1))
+    bad = []
+    loop.on_bad_slice = lambda step, one, losses: bad.append((step, list(one.names)))
+    history = loop.run(slices_of(drawn(2), Order(2, 2, 1), rank, 2), Budget(steps=3))
+    return {"skipped": history.skipped, "bad": bad, "weight": loop.model.weight.item()}
+
+
+def one_stops(rank):
+    loop = Loop(Line(), Recipe(batch_size=2))
+    loop.stop_wanted = lambda: rank == 1 and loop.step == 2
+    loop.run(slices_of(drawn(2), Order(2, 2, 1), rank, 2), Budget(steps=100))
+    return loop.step
+
+
+def main(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    images = drawn()
+    order = Order(4, 2, 1).slices  # which images the second worker sees
+    of_second = {one.indices[0] for step in range(2) for one in order(step)[1::2]}
+    empty_rank = [without_objects(one) if index in of_second else one for index, one in enumerate(images)]
+    found = {
+        "gradients": gradients(rank),
+        "empty_rank": losses(rank, empty_rank[:], 2, 1),
+        "all_empty_step": losses(rank, [images[0], *map(without_objects, images[1:])], 2, 1),
+        "no_slice": losses(rank, images[:3], 2, 2),
+        "one_breaks": one_breaks(rank),
+        "one_stops": one_stops(rank),
+    }
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
