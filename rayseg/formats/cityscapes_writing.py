@@ -48,7 +48,7 @@ class Writer:
         self._used: set[str] = set()
         self._names: set[str] = set()
         self._told: set[tuple[int, str]] = set()
-        _HELD.dataset(dataset, losses)
+        _HELD.dataset(dataset, losses, self._table.ids)
         for place, label_id in enumerate(self._table.ids):
             if label_id >= cityscapes_labels.FIRST_FREE:
                 reason = f"in {cityscapes_labels.FILE}, as cityscapesScripts does not know it"

@@ -17,7 +17,7 @@ import numpy as np
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Mask
 from rayseg.formats import coco_layout, data_paths, orientation
 from rayseg.formats.coco_index import CocoFile, Grouping, RawAnnotation, ids_of, is_id, rows_of
-from rayseg.formats.coco_records import NAME, OWN, annotation_of, category_of, image_of
+from rayseg.formats.coco_records import NAME, OWN, annotation_of, category_of, image_of, with_upright_keypoints
 from rayseg.formats.faults import BadAnnotation, Faults, Unusable
 from rayseg.formats.json_values import shown
 from rayseg.images.headers import Header
@@ -203,6 +203,8 @@ def _part_images(part: Part, earlier: set[int], faults: Faults) -> Iterator[Anno
                 (a.shape.image_hw for a in annotations if isinstance(a.shape, Mask)), None
             )
             try:
+                if header is not None and orientation.drawn_on(header, image_hw) == "raw":
+                    annotations = tuple(with_upright_keypoints(one, header) for one in annotations)
                 turned, image_hw = orientation.upright(annotations, header, image_hw)
             except ValueError as error:
                 faults.add((part.images or part.file).uri, "image", f"images[{row}]", f"{error}; it is {image.uri}")

@@ -10,21 +10,24 @@ Functions raise `Unusable` for what cannot be taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from rayseg.annotations import AnnotatedImage, Annotation, Box, Category, Mask, Points, Polygons, Polyline, Shape
-from rayseg.formats import data_paths, shapes
+from rayseg.formats import data_paths, orientation, shapes
 from rayseg.formats.coco_index import RawAnnotation, is_id
 from rayseg.formats.faults import Unusable
 from rayseg.formats.json_values import number, shown, side
 from rayseg.formats.shape_json import decode_shape
+from rayseg.images.headers import Header
 from rayseg.kernels import Rles
 
 NAME = "coco"
 OWN = "rayseg"  # the key under which COCO files hold what COCO has no words for
 
+_MORE_KEYPOINTS = "_kpts"  # how COCO-WholeBody names those of faces, hands and feet
 _CATEGORY_KEYS = {"id", "name", "supercategory", OWN}
 _IMAGE_KEYS = {"file_name", "height", "width", OWN}
 
@@ -93,6 +96,34 @@ def annotation_of(raw: RawAnnotation, classes: Mapping[Any, int], image_hw: tupl
     if not raw.rings and (fault := shapes.fault(annotation, image_hw)):
         raise Unusable(*fault)
     return annotation
+
+
+def with_upright_keypoints(annotation: Annotation, found: Header) -> Annotation:
+    """The annotation with its keypoints turned upright, where they were drawn on the raw raster.
+
+    COCO's keypoints are pixels counted from 0, so that the first pixel's centre is 0, 0; what was not labelled is 0, 0, 0.
+    """
+    extras = annotation.extras.get(NAME, {})
+    turned = {
+        key: _turned_keypoints(value, found)
+        for key, value in extras.items()
+        if (key == "keypoints" or key.endswith(_MORE_KEYPOINTS)) and _are_keypoints(value)
+    }
+    return replace(annotation, extras={**annotation.extras, NAME: {**extras, **turned}}) if turned else annotation
+
+
+def _are_keypoints(value: Any) -> bool:
+    """Whether it is x, y, visibility again and again."""
+    most = shapes.COORDINATE_MAX
+    is_list = isinstance(value, list) and len(value) % 3 == 0
+    return is_list and all(type(one) in (int, float) and -most <= one <= most for one in value)
+
+
+def _turned_keypoints(value: list[Any], found: Header) -> list[Any]:
+    triples = np.array(value, np.float64).reshape(-1, 3)
+    labelled = triples.any(axis=1)
+    triples[labelled, :2] = orientation.points_upright(triples[labelled, :2] + 0.5, found) - 0.5
+    return [int(new) if type(old) is int else new for old, new in zip(value, triples.reshape(-1).tolist(), strict=True)]
 
 
 def _class(source_id: Any, classes: Mapping[Any, int]) -> int:

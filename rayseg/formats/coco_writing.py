@@ -22,6 +22,7 @@ from rayseg.formats.keeping import keep_annotation, keep_extras, keep_values, ki
 from rayseg.formats.losses import Losses
 from rayseg.formats.shape_json import encode_shape
 from rayseg.formats.sink import Sink
+from rayseg.formats.unheld import tell_of_id
 from rayseg.kernels import Rles
 
 _IMAGES = "images"
@@ -128,11 +129,9 @@ def _categories(categories: Sequence[Category], losses: Losses) -> tuple[list[di
     given = [ids.take(one)[0] if is_id(one) else None for one in wanted]  # before any is made up
     for category, one in zip(categories, given, strict=True):
         losses.kept("class")
-        value = {
-            **category.extras.get(NAME, {}),
-            "id": ids.take(None)[0] if one is None else one,
-            "name": category.name,
-        }
+        category_id = ids.take(None)[0] if one is None else one
+        tell_of_id(category.source_id, category_id, losses, "another class has the same")
+        value = {**category.extras.get(NAME, {}), "id": category_id, "name": category.name}
         if category.supercategory is not None:
             value["supercategory"] = category.supercategory
             losses.kept("supercategory")

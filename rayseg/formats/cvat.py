@@ -3,13 +3,15 @@
 Reading takes an `.xml` file, a folder with `annotations.xml`, or one whose subfolders have one each, which are its splits.
 - Elements are read as they stand: `box` (turned by its `rotation`: a polygon), `polygon`, `mask`, `ellipse`, `polyline`,
   `points`; `skeleton` and `cuboid` as points. `subset` is the split. `occluded="1"` is the attribute `occluded`;
-  `z_order`, `source`, a track's number and image tags ride along. Labels, their colours and the attributes they declare
+  `z_order`, `source` and image tags ride along. Labels, their colours and the attributes they declare
   come from `<meta>`; where that has no labels, all that occur are taken.
 - `group_id` ties annotations and stays a number. Only polygons that rayseg marked as parts of one object are joined.
-- Of a video every frame is an image, `frame_000042.PNG` as CVAT names them; see `cvat_video`.
+- Of a video every frame is an image, `frame_000042.PNG` as CVAT names them, and a track's number an attribute of its
+  shapes, `track_id`; see `cvat_video`.
 - Memory holds an image or a track at a time.
 
-Writing gives CVAT for images: tracks come out frame by frame, each shape with its track's number.
+Writing gives CVAT for images: tracks come out frame by frame, with `track_id` as a declared attribute, so that it comes back
+from CVAT.
 - A polygon of CVAT's is one ring. Parts of an object are polygons of one `group_id` with one `rayseg_object`, an attribute
   that is declared, so that it comes back from CVAT; an object with holes is a `mask` of the same pixels.
 - Score and crowd flag are the declared attributes `rayseg_score` and `rayseg_crowd`. What else CVAT has no place for (the

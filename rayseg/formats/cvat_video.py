@@ -3,6 +3,8 @@
 A file is read track by track; what its tracks hold goes to a temporary file, of which only the places are kept in memory
 (about 20 bytes a shape), and comes back in the order of the frames. CVAT writes the frames between keyframes itself, so
 nothing is interpolated here; where `outside` is set the object is not in the frame.
+A track's number is the attribute `track_id` of each of its shapes, as in what CVAT exports to COCO: so every format that
+holds attributes holds it, and the others' writers tell that they do not.
 Source: CVAT's "XML annotation format" and `dataset_manager/formats/cvat.py`.
 """
 
@@ -24,6 +26,7 @@ from rayseg.formats.cvat_text import whole
 from rayseg.formats.faults import BadAnnotation, Faults
 from rayseg.formats.safe_xml import elements, line_of
 
+TRACK = "track_id"
 FRAMES_MAX = 10_000_000  # a video that claims more is taken for a broken one
 
 
@@ -67,7 +70,7 @@ class _Places:
         of_track = {"label": track.get("label", ""), "source": track.get("source", "manual")}
         if track.get("group_id"):
             of_track["group_id"] = track.get("group_id", "")
-        of_track["track_id"] = track.get("id", "")
+        number = _number(track)
         for element in track:
             if element.tag not in TAGS or element.get("outside") == "1":
                 continue
@@ -78,7 +81,10 @@ class _Places:
                 continue
             item = item_of(element)
             xml = of_track | {key: value for key, value in item.xml.items() if key not in ("frame", "outside")}
-            line = json.dumps([item.tag, xml, item.attributes, _without_hidden(item.children), item.line]) + "\n"
+            attributes = item.attributes
+            if number is not None and all(name != TRACK for name, _, _ in attributes):
+                attributes = [*attributes, [TRACK, str(number), True]]
+            line = json.dumps([item.tag, xml, attributes, _without_hidden(item.children), item.line]) + "\n"
             self._keys.extend((task, frame))
             self._starts.append(self._end)
             self._end += self._spool.write(line.encode("utf-8", "surrogatepass"))
@@ -89,6 +95,13 @@ class _Places:
         starts = np.array(self._starts, np.int64)
         order = np.lexsort((np.arange(len(keys)), keys[:, 1], keys[:, 0]))
         return keys[order], starts[order]
+
+
+def _number(track: Element) -> int | None:
+    try:
+        return whole(track.get("id"), "id")
+    except ValueError:
+        return None
 
 
 def _without_hidden(children: list[Item]) -> list[Item]:

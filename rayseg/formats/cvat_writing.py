@@ -69,6 +69,7 @@ HELD = Held(
     group=True,
     attributes=None,
     image_attributes=True,
+    class_ids=True,
     colours=True,
     supercategories=True,
 )

@@ -4,7 +4,7 @@ A writer tells it of everything it writes and of everything its format cannot ho
 table, writes it as JSON, and with `--strict` refuses to write where `lossless` is false.
 
 Kinds are nouns: "mask", "box", "hole", "part", "ellipse", "polyline", "points", "crowd flag", "score", "group",
-"attribute", "id", "class", "class colour", "supercategory", "image", "image name", "image file", "split", "extra".
+"attribute", "id", "class", "class id", "class colour", "supercategory", "image", "image name", "image file", "split", "extra".
 """
 
 from __future__ import annotations

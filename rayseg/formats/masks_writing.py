@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -18,10 +20,12 @@ from rayseg.formats.losses import Losses
 from rayseg.formats.masks_layout import IMAGES, INSTANCES, MASKS, TABLE_FILE
 from rayseg.formats.masks_tables import JSON_FILE
 from rayseg.formats.sink import Sink
+from rayseg.formats.unheld import tell_of_id
 from rayseg.formats.writable import drop_image
 from rayseg.kernels import Rles
 
 _NAME_BYTES_MAX = 200
+_CLASS_ID_END = 1 << 32
 
 
 class Writer:
@@ -29,9 +33,7 @@ class Writer:
 
     def __init__(self, dataset: Dataset, sink: Sink, losses: Losses) -> None:
         self._sink, self._losses = sink, losses
-        ids = [category.source_id for category in dataset.categories]
-        sound = None not in ids and len(set(ids)) == len(ids) and all(0 <= (i or 0) < 1 << 32 for i in ids)
-        self._ids = [i for i in ids if i is not None] if sound else list(range(1, len(ids) + 1))
+        self._ids = _class_ids(dataset.categories)
         self._categories = distinct(dataset.categories, losses, "classes.json")
         self._info = keep_values(
             {name: said for name, said in dataset.info.items() if said and name != "masks"}, "extra", losses
@@ -125,6 +127,9 @@ class Writer:
 
     def _class(self, category: Category, number: int) -> dict[str, Any]:
         self._losses.kept("class")
+        tell_of_id(
+            category.source_id, number, self._losses, "another class has the same, or it is below 0 or too large"
+        )
         entry: dict[str, Any] = {"id": number, "name": category.name}
         if category.supercategory is not None:
             self._losses.kept("supercategory")
@@ -133,6 +138,17 @@ class Writer:
             self._losses.kept("class colour")
             entry["colour"] = list(category.colour)
         return entry | rest_of({}, category.extras, self._losses, "masks")
+
+
+def _class_ids(categories: Sequence[Category]) -> list[int]:
+    """The number of each class: its own where that can be and no earlier one has it, else the next free one from 1."""
+    found: list[int | None] = []
+    for category in categories:
+        own = category.source_id
+        found.append(own if own is not None and 0 <= own < _CLASS_ID_END and own not in found else None)
+    used = set(found)
+    free = (number for number in itertools.count(1) if number not in used)
+    return [next(free) if number is None else number for number in found]
 
 
 def _numbers(annotations: list[Annotation]) -> list[int]:

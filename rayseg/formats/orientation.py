@@ -124,6 +124,11 @@ def to_upright(annotation: Annotation, found: Header) -> Annotation:
     return annotation if found.orientation == 1 else _turned(annotation, _Turn(found))
 
 
+def points_upright(points_xy: np.ndarray, found: Header) -> np.ndarray:
+    """Points (K, 2) float64 of the raw raster in pixels of the upright image."""
+    return _Turn(found).points(points_xy)
+
+
 def to_raw(annotation: Annotation, found: Header) -> Annotation:
     """The inverse of `to_upright`. Raises ValueError where a `Mask` is not of the upright image's size."""
     return annotation if found.orientation == 1 else _turned(annotation, _Turn(found, back=True))

@@ -69,7 +69,11 @@ def write(dataset: Dataset, sink: Sink, losses: Losses) -> None:
     """All of `dataset`; a row group's images are in memory at a time."""
     for category in dataset.categories:
         losses.kept("class")
-        for kind, value in (("supercategory", category.supercategory), ("class colour", category.colour)):
+        for kind, value in (
+            ("class id", category.source_id),
+            ("supercategory", category.supercategory),
+            ("class colour", category.colour),
+        ):
             if value is not None:
                 losses.kept(kind)
     head = {

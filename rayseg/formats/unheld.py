@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ class Held:
     tool           how a reason calls it ("YOLO")
     name           the format's name, under which its own extras stand
     attributes     the names of annotations' attributes; None for all
-    image_attributes, colours, supercategories   whether these are kept
+    image_attributes, class_ids, colours, supercategories   whether these are kept
     """
 
     tool: str
@@ -27,6 +27,7 @@ class Held:
     group: bool = False
     attributes: Collection[str] | None = field(default=())
     image_attributes: bool = False
+    class_ids: bool = False
     colours: bool = False
     supercategories: bool = False
 
@@ -50,10 +51,17 @@ class Held:
             self._tell(losses, "attribute", self.image_attributes, f"{self.tool} has no place for an image's {key!r}")
         self._extras(image.extras, losses)
 
-    def dataset(self, dataset: Dataset, losses: Losses) -> None:
-        """Tell of the categories' colours, supercategories and extras, and what is said of the whole."""
-        for category in dataset.categories:
+    def dataset(self, dataset: Dataset, losses: Losses, ids: Sequence[int] | None = None) -> None:
+        """Tell of the categories' ids, colours, supercategories and extras, and what is said of the whole.
+
+        `ids` are those under which the categories are written, where the format has its own.
+        """
+        for place, category in enumerate(dataset.categories):
             losses.kept("class")
+            if category.source_id is not None and ids is not None:
+                tell_of_id(category.source_id, ids[place], losses, f"{self.tool} numbers classes in its own way")
+            elif category.source_id is not None:
+                self._tell(losses, "class id", self.class_ids, f"{self.tool} has no numbers of classes")
             if category.colour is not None:
                 self._tell(losses, "class colour", self.colours, f"{self.tool} has no colours of classes")
             if category.supercategory is not None:
@@ -72,3 +80,13 @@ class Held:
             losses.kept(kind)
         else:
             losses.dropped(kind, reason)
+
+
+def tell_of_id(source_id: int | None, written: Any, losses: Losses, reason: str) -> None:
+    """Tell of a class that came with a number, and of the one it is written with."""
+    if source_id is None:
+        return
+    if source_id == written:
+        losses.kept("class id")
+    else:
+        losses.approximated("class id", reason)

@@ -48,7 +48,7 @@ class Writer:
         self._places: dict[str | None, str] = {}
         self._used: set[str] = set()
         self._sizes: list[str] = []
-        _HELD.dataset(dataset, losses)
+        _HELD.dataset(dataset, losses, self._ids)
 
     def put(self, image: AnnotatedImage) -> None:
         """One image and its labels."""

@@ -126,6 +126,8 @@ def _compare_categories(pair: Pair) -> None:
         if found is None:
             pair.lose("class", category.name)
             found = Category(category.name)
+        if category.source_id is not None and found.source_id != category.source_id:
+            pair.lose("class id", f"{category.name}: {category.source_id} is {found.source_id}")
         if category.supercategory is not None and found.supercategory != category.supercategory:
             pair.lose("supercategory", f"{category.name}: {category.supercategory} is {found.supercategory}")
         if category.colour is not None and found.colour != category.colour:

@@ -188,7 +188,7 @@ def test_a_sample_comes_back_but_for_what_overlaps(tmp_path: Path) -> None:
     rows = {(row["kind"], row["outcome"]): row for row in losses.rows() if row["outcome"] != "kept"}
     assert whole == 1.0
     assert rows["mask", "approximated"]["mean_iou"] == pytest.approx(lost)
-    assert set(rows) == {("mask", "approximated"), ("class label", "approximated")}
+    assert set(rows) == {("mask", "approximated"), ("class id", "approximated"), ("class label", "approximated")}
     for name, image in old.items():
         assert new[name].split == image.split
         assert Path(str(new[name].uri)).read_bytes() == Path(str(image.uri)).read_bytes()

@@ -287,6 +287,27 @@ def test_annotations_of_either_raster_land_on_the_same_pixels(tmp_path: Path, or
         assert np.array_equal(found["raw"], upright)
 
 
+@pytest.mark.parametrize("orientation", range(5, 9))
+def test_keypoints_turn_with_their_photo(tmp_path: Path, orientation: int):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.new("L", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    raw = np.zeros((20, 30), np.uint8)
+    raw[3, 4], raw[19, 28] = 1, 2
+    upright = np.asarray(transposed(Image.fromarray(raw), orientation))
+    value = document(
+        {"bbox": [1, 1, 9, 9], "keypoints": [4, 3, 2, 0, 0, 0, 28, 19, 1], "num_keypoints": 2},
+        {"bbox": [1, 1, 9, 9], "keypoints": [1, 2], "face_kpts": [4.0, 3.0, 0.9]},
+    )
+    value["images"][0].update(height=20, width=30)
+    (image,) = read(put(tmp_path, value)).images
+    first, second = (one.extras["coco"] for one in image.annotations)
+    (ay, ax), (by, bx) = (np.argwhere(upright == mark)[0].tolist() for mark in (1, 2))
+    assert first["keypoints"] == [ax, ay, 2, 0, 0, 0, bx, by, 1] and first["num_keypoints"] == 2
+    assert all(type(one) is int for one in first["keypoints"])
+    assert (second["keypoints"], second["face_kpts"]) == ([1, 2], [ax, ay, 0.9])
+
+
 def transposed(image: Image.Image, orientation: int) -> Image.Image:
     operations = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
     return image.transpose(Image.Transpose(operations[orientation])) if orientation > 1 else image

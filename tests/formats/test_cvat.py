@@ -423,12 +423,42 @@ def test_tracks_are_read_frame_by_frame(tmp_path: Path):
     assert [len(one.annotations) for one in frames] == [1, 2, 2, 0]
     first, second = frames[1].annotations
     assert (first.box_xyxy, first.category, first.group) == ((2.0, 2.0, 7.0, 12.0), 0, 6)
-    assert first.extras == {"cvat": {"xml": {"track_id": "0", "keyframe": "0"}}}
-    assert (second.category, second.attributes) == (1, {"pose": "up"})
+    assert (first.attributes, first.extras) == ({"track_id": 0}, {"cvat": {"xml": {"keyframe": "0"}}})
+    assert (second.category, second.attributes) == (1, {"pose": "up", "track_id": 1})
     polygon, mask = frames[2].annotations
-    assert polygon.attributes == {"occluded": True} and polygon.shape == polygons([ring((1, 1), (5, 1), (5, 5))])
+    assert polygon.attributes == {"occluded": True, "track_id": 1} and polygon.shape == polygons(
+        [ring((1, 1), (5, 1), (5, 5))]
+    )
     assert mask_of(mask, HW).sum() == 4
-    assert_stable(dataset, tmp_path / "out", "cvat")
+    again, losses = there_and_back(dataset, tmp_path / "out", "cvat")
+    assert list(map(placeless, again.images)) == list(map(placeless, frames)) and losses.lossless
+    assert_stable(again, tmp_path / "again", "cvat")  # its labels now declare `track_id`
+
+
+def test_which_track_a_shape_is_of_goes_through_cvat_and_into_other_formats(tmp_path: Path):
+    tracks = track(0, "car", box(0, 1), box(1, 2)), track(12, "car", box(0, 30))
+    dataset = registry.read(put(tmp_path, video(*tracks)), "cvat")
+    expected = [[0, 12], [0], [], []]
+    registry.write(dataset, str(tmp_path / "cvat"), "cvat")
+    file = tmp_path / "cvat" / "annotations.xml"
+    (declared,) = (
+        ElementTree.parse(file).getroot().iterfind("meta/task/labels/label/attributes/attribute[name='track_id']")
+    )
+    assert (declared.findtext("input_type"), declared.findtext("values")) == ("number", "0\n12\n1")
+    file.write_text(file.read_text().replace(' json="1"', "").replace(' keyframe="1"', ""))  # what CVAT gives back
+    for uri in (tmp_path / "cvat", tmp_path / "coco"):
+        found = [[one.attributes["track_id"] for one in image.annotations] for image in registry.read(str(uri)).images]
+        assert found == expected
+        if uri.name == "cvat":
+            registry.write(registry.read(str(uri)), str(tmp_path / "coco"), "coco")
+    losses = registry.write(dataset, str(tmp_path / "yolo"), "yolo")
+    assert losses.drops["attribute", "YOLO has no place for 'track_id'"].count == 3
+
+
+def test_a_number_of_the_label_s_own_stays(tmp_path: Path):
+    inner = '<attribute name="track_id">mine</attribute>'
+    (image, *_) = registry.read(put(tmp_path, video(track(3, "car", box(0, 1, inner=inner)))), "cvat").images
+    assert image.annotations[0].attributes == {"track_id": "mine"}
 
 
 def test_frames_follow_start_and_step_and_their_files(tmp_path: Path):

@@ -284,7 +284,7 @@ def test_the_sample_comes_back_whole_and_says_what_it_lacks(tmp_path: Path):
     }
     assert all(iou == 1 for name in before for iou in ious(before[name], after[name]))
     lost = [(row["kind"], row["outcome"], row["count"]) for row in losses.rows() if row["outcome"] != "kept"]
-    assert lost == [("supercategory", "dropped", 1)]
+    assert lost == [("class id", "dropped", 1), ("supercategory", "dropped", 1)]
     assert (tmp_path / "out" / "sub folder" / "b.png").read_bytes() == Path(
         before["sub folder/b.png"].uri or ""
     ).read_bytes()

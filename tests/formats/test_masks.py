@@ -401,3 +401,17 @@ def test_damaged_sets_give_images_or_rayseg_errors(tmp_path_factory: pytest.Temp
         registry.write(sample(tmp_path_factory.mktemp("pictures")), str(source), "masks")
         _put(source, {"instances/c/1_cat.png": _png(_map((1, 1, 1))), "masks/d.json": json.dumps({"1": "cat"})})
     fuzz(source, (".json", ".png"), seed, lambda uri: registry.read(uri, "masks", on_error="skip"))
+
+
+def test_classes_keep_their_numbers_where_they_can(tmp_path: Path) -> None:
+    numbers = (7, None, 7, -1, 0, 1, 1 << 32)
+    categories = tuple(Category(f"c{i}", number) for i, number in enumerate(numbers))
+    image = AnnotatedImage(
+        "a.jpg", image_hw=(9, 9), annotations=(Annotation(4, shape=polygons([rectangle(1, 1, 5, 5)])),)
+    )
+    again, losses = there_and_back(Dataset(categories, [image]), tmp_path / "out", "masks")
+    assert [one.category for one in by_name(again)["a.jpg"].annotations] == [4]
+    assert [one.source_id for one in again.categories] == [7, 2, 3, 4, 0, 1, 5]
+    assert losses.kept_counts["class id"] == 3
+    (((kind, _), tally),) = losses.approximations.items()
+    assert (kind, tally.count) == ("class id", 3)

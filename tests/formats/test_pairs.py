@@ -55,7 +55,7 @@ def test_the_comparison_notices_every_kind_of_loss(tmp_path: Path):
     pair = Pair("rayseg", "none", source, Dataset((), bare[:-1]), Losses())
     pairs.compare(pair)
     assert pair.lost == {
-        "class": 3, "supercategory": 2, "class colour": 2, "image": 1, "split": 7, "image size": 7,
+        "class": 3, "class id": 3, "supercategory": 2, "class colour": 2, "image": 1, "split": 7, "image size": 7,
         "mask": 10, "polyline": 1, "points": 1, "box": 1,
     }  # fmt: skip
     assert pair.mean_iou == 0.0

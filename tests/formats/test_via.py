@@ -295,7 +295,7 @@ def test_the_sample_comes_back_whole_and_says_what_it_lacks(tmp_path: Path):
         assert placeless(after[name]) == placeless(before)
         assert all(iou == 1 for iou in ious(before, after[name]))
     lost = [(row["kind"], row["outcome"], row["count"]) for row in losses.rows() if row["outcome"] != "kept"]
-    assert lost == [("supercategory", "dropped", 1)]
+    assert lost == [("class id", "dropped", 1), ("supercategory", "dropped", 1)]
     assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.json")) == [
         "train/via_project.json",
         "val/via_project.json",
@@ -536,7 +536,7 @@ def test_bad_entries_and_rows_are_named(tmp_path: Path):
 def test_real_coco_comes_back(shared_data: Path, tmp_path: Path):
     dataset = registry.read(str(shared_data / "coco_small"), "coco")
     again, losses = there_and_back(dataset, tmp_path / "out", "via")
-    assert {kind for kind, _ in losses.drops} == {"extra", "supercategory"} and not losses.approximations
+    assert {kind for kind, _ in losses.drops} == {"extra", "class id", "supercategory"} and not losses.approximations
     before, after = by_name(dataset), by_name(again)
     assert before.keys() == after.keys() and again.class_names == dataset.class_names
     for name, image in before.items():

@@ -304,7 +304,7 @@ def test_a_sample_keeps_its_masks_and_tells_what_it_loses(tmp_path: Path) -> Non
     assert rows == {
         ("class", "kept"): 3, ("image", "kept"): 4, ("image file", "kept"): 4, ("box", "kept"): 2, ("mask", "kept"): 2,
         ("mask", "approximated"): 1, ("hole", "approximated"): 1, ("part", "approximated"): 1, ("box", "approximated"): 2,
-        ("supercategory", "dropped"): 1, ("crowd flag", "dropped"): 1, ("group", "dropped"): 1,
+        ("class id", "approximated"): 1, ("supercategory", "dropped"): 1, ("crowd flag", "dropped"): 1, ("group", "dropped"): 1,
     }  # fmt: skip
     assert sum(row["count"] for row in losses.rows() if row["kind"] == "attribute") == 4
     assert_stable(again, tmp_path / "again", "yolo")
