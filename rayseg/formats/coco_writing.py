@@ -167,6 +167,7 @@ def _write_image(image: AnnotatedImage, file: _SplitFile, ids: Sequence[Any], si
     if foreign := keep_extras(image.extras, losses, NAME):
         value[OWN] = {"extras": foreign}
     file.add("images", value)
+    image_files.tell_of_file(image, losses, "COCO")
     if image.data is not None:
         _put_image(image.name, image.data, sink, losses)
     areas = _areas(image.annotations, image_hw)

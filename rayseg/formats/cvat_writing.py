@@ -158,7 +158,9 @@ class _Writer:
         lines.append(_IMAGE_LINE + "</image>\n")
         file.write("\n".join(lines).encode())
         self.sizes[image.split] = self.sizes.get(image.split, 0) + 1
+        image_files.tell_of_file(image, self._losses, "CVAT")
         if image.data is not None:
+            self._losses.kept("image file")
             self._sink.put(f"{IMAGES_FOLDER}/{image.name}", image.data)
 
     def _id(self, subset: str | None, given: Any) -> int:

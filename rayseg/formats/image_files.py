@@ -6,6 +6,7 @@ from rayseg import storage
 from rayseg.annotations import AnnotatedImage
 from rayseg.errors import ImageError, StorageError
 from rayseg.formats import orientation
+from rayseg.formats.losses import Losses
 from rayseg.images.headers import Header, header
 
 _MAX_BYTES = 1 << 30
@@ -26,6 +27,12 @@ def encoded(image: AnnotatedImage) -> bytes | None:
         if storage.is_transient(error):
             raise
         return None
+
+
+def tell_of_file(image: AnnotatedImage, losses: Losses, tool: str) -> None:
+    """Tell of the file of an image that a format names and does not hold."""
+    if image.data is None and image.uri is not None:
+        losses.stays("image file", f"not copied, as {tool} only names images: read with their folder, --images")
 
 
 def header_of(data: bytes | None) -> Header | None:

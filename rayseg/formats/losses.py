@@ -23,15 +23,20 @@ class _Tally:
 
 @dataclass(slots=True)
 class Losses:
-    """Counts by kind; `approximated` and `dropped` by (kind, reason)."""
+    """Counts by kind; `stays`, `approximated` and `dropped` by (kind, reason)."""
 
     kept_counts: dict[str, int] = field(default_factory=dict)
+    stay_counts: dict[tuple[str, str], int] = field(default_factory=dict)
     approximations: dict[tuple[str, str], _Tally] = field(default_factory=dict)
     drops: dict[tuple[str, str], _Tally] = field(default_factory=dict)
 
     def kept(self, kind: str, count: int = 1) -> None:
         """`count` of this kind are written exactly as they came."""
         self.kept_counts[kind] = self.kept_counts.get(kind, 0) + count
+
+    def stays(self, kind: str, reason: str) -> None:
+        """One is kept, though not in what is written: `reason` says where, and how it is found again."""
+        self.stay_counts[kind, reason] = self.stay_counts.get((kind, reason), 0) + 1
 
     def approximated(self, kind: str, reason: str, iou: float | None = None) -> None:
         """One is written, but not exactly; `iou` of its mask against the original where pixels tell."""
@@ -54,8 +59,10 @@ class Losses:
     def rows(self) -> list[dict[str, Any]]:
         """One dict per line of the report: `kind`, `outcome`, `count`, `reason`, `mean_iou`, `min_iou`."""
         rows: list[dict[str, Any]] = [
-            {"kind": kind, "outcome": "kept", "count": count, "reason": "", "mean_iou": None, "min_iou": None}
-            for kind, count in self.kept_counts.items()
+            {"kind": kind, "outcome": "kept", "count": count, "reason": reason, "mean_iou": None, "min_iou": None}
+            for (kind, reason), count in (
+                {(kind, ""): n for kind, n in self.kept_counts.items()} | self.stay_counts
+            ).items()
         ]
         for outcome, tallies in (("approximated", self.approximations), ("dropped", self.drops)):
             for (kind, reason), tally in tallies.items():

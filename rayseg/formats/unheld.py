@@ -59,7 +59,7 @@ class Held:
         for place, category in enumerate(dataset.categories):
             losses.kept("class")
             if category.source_id is not None and ids is not None:
-                tell_of_id(category.source_id, ids[place], losses, f"{self.tool} numbers classes in its own way")
+                tell_of_id(category.source_id, ids[place], losses, f"{self.tool} numbers its classes by its own rule")
             elif category.source_id is not None:
                 self._tell(losses, "class id", self.class_ids, f"{self.tool} has no numbers of classes")
             if category.colour is not None:

@@ -129,6 +129,9 @@ class _Writer:
             "regions": [region for one in image.annotations for region in self._regions(one, objects)],
             "file_attributes": self._plain(image.attributes, (SIZE, NAME), self._file_names) | notes,
         }
+        image_files.tell_of_file(image, self._losses, "VIA")
+        if image.data is not None:
+            self._losses.kept("image file")
         if image.data is not None and self._form != "via1":
             self._sink.put(f"{prefix}{path}", image.data)
         self._add(entry, image, split, stack)

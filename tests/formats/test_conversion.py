@@ -150,6 +150,15 @@ def test_a_conversion_counts_what_it_carries(source: Path, tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize("to", ["coco", "cvat", "via"])
+def test_formats_that_only_name_images_say_that_these_stay(source: Path, tmp_path: Path, to: str):
+    made = convert(str(source), str(tmp_path / to), to)
+    (row,) = [row for row in made.rows() if row["kind"] == "image file"]
+    assert (row["outcome"], row["count"]) == ("kept", 7) and "--images" in row["reason"]
+    found = list(rayseg.read(str(tmp_path / to), images=str(tmp_path)).images)
+    assert [Path(str(image.uri)).is_file() for image in found] == [True] * 7
+
+
 def test_strict_writes_nothing_where_something_would_be_lost(source: Path, tmp_path: Path):
     before = entries(tmp_path)
     with pytest.raises(
