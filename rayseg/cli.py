@@ -94,6 +94,42 @@ def label(
     _print(summary.as_json() if json else summary.text(), json)
 
 
+@app.command(
+    epilog="""\b
+Examples:
+  rayseg train --data train/ --val val/ --model maskrcnn_resnet50_fpn --weights COCO --out model/
+  rayseg train --data s3://bucket/coco --model my-model/ --out s3://bucket/m2 --workers 8 epochs=12
+  rayseg train -f jobs/train.yaml batch_size=16 augmentation.scale_jitter=[0.5,1.5]
+  rayseg train -f model/job.json --out again/"""
+)
+def train(
+    words: Words = None,
+    data: Annotated[Optional[str], typer.Option(help="annotated images to learn from, in any format")] = None,
+    val: Annotated[Optional[str], typer.Option(help="annotated images to measure AP on")] = None,
+    model: Annotated[Optional[str], typer.Option(help="architecture, or a checkpoint to go on from")] = None,
+    weights: Annotated[Optional[str], typer.Option(help="to start from: checkpoint, .pth, torchvision's name")] = None,
+    out: Annotated[Optional[str], typer.Option(help="output folder, local or s3://; becomes the checkpoint")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="processes that compute, each on a GPU if there are any")] = None,
+    file: SpecFile = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="start afresh: delete what OUT holds")] = False,
+    json: Annotated[bool, typer.Option("--json", help="progress and result as JSON lines")] = False,
+) -> None:
+    """Train a Mask R-CNN on annotated images; OUT becomes a checkpoint that label and eval take.
+
+    Run the same command again after a crash or Ctrl-C: it goes on from the last checkpoint.
+    """
+    from rayseg import specs
+    from rayseg.train.spec import TrainSpec
+
+    flags = {"data": data, "val": val, "model": model, "weights": weights, "out": out, "workers": workers}
+    spec = specs.build(TrainSpec, file, words or (), flags)
+    from rayseg.train.run import run
+    from rayseg.train.watching import reporter
+
+    summary = run(spec, overwrite=overwrite, report=reporter("json" if json else "auto"))
+    _print(summary.as_json() if json else summary.text(), json)
+
+
 @app.command(epilog="Example: rayseg verify s3://bucket/labels")
 def verify(
     out: Annotated[str, typer.Argument(help="output folder of a label run")],

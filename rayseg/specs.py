@@ -60,6 +60,8 @@ def _read_yaml(file: str) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise UsageError(f"spec {file}: expected keys and values, found {type(loaded).__name__}")
+    if "schema_version" in loaded and isinstance(loaded.get("spec"), dict):  # the job.json of a run, to repeat it
+        loaded = loaded["spec"]
     return {str(key): value for key, value in loaded.items()}
 
 

@@ -83,9 +83,9 @@ def restore_latest(out: str, loop: Loop, say: Callable[[str], None] = lambda _: 
 
 
 def best_of(checkpoints: list[Checkpoint]) -> Checkpoint | None:
-    """The one of the highest score, the earliest of equals."""
+    """The one of the highest score, the last of equals."""
     scored = [one for one in checkpoints if one.score is not None]
-    return max(scored, key=lambda one: (one.score, -one.step), default=None)
+    return max(scored, key=lambda one: (one.score, one.step), default=None)
 
 
 def prune(out: str, keep: int) -> None:

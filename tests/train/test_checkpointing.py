@@ -55,9 +55,9 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     saved(tmp_path, [1, 2, 3, 4, 5], [0.1, 0.4, 0.4, None, 0.2])
     checkpointing.prune(str(tmp_path), 2)
     found = checkpointing.all_of(str(tmp_path))
-    assert [one.step for one in found] == [2, 4, 5]
+    assert [one.step for one in found] == [3, 4, 5]
     assert checkpointing.best_of(found) == found[0]
-    assert checkpointing.weights_of(found[0])["weight"].item() == 2
+    assert checkpointing.weights_of(found[0])["weight"].item() == 3
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 6
 
 

@@ -1,0 +1,115 @@
+"""`metrics.csv` and TensorBoard's events: what a training did, step by step.
+
+A row is the mean over some steps, or holds what validation found. A run that goes on from a checkpoint drops the rows of
+the steps that it does again, so that the file reads as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from typing import Any
+
+from rayseg import storage
+from rayseg.errors import ObjectNotFound
+from rayseg.train.loop import Step
+
+NAME = "metrics.csv"
+EVENTS = "tensorboard"
+_FLUSH_S = 30.0
+
+
+class MetricsLog:
+    """Rows of `OUT/metrics.csv`; `every` steps make one. Kept in memory, and written whole."""
+
+    def __init__(self, out: str, first_step: int, every: int) -> None:
+        self.uri, self.every = storage.join(out, NAME), every
+        self.rows = [row for row in _read(self.uri) if int(row["step"]) < first_step]
+        self._events = _events(out, first_step)
+        self._waiting: list[Step] = []
+        self._begin = self._written = time.monotonic()
+
+    def step(self, step: Step, epoch: float, memory_bytes: int, images: int) -> dict[str, Any] | None:
+        """Take in a step of `images` of all workers; the row that it completes, if it does."""
+        self._waiting.append(step)
+        if len(self._waiting) < self.every:
+            return None
+        now = time.monotonic()
+        row = _row(self._waiting, epoch, memory_bytes, images * len(self._waiting), now - self._begin)
+        self._begin, self._waiting = now, []
+        self._add(row)
+        if now - self._written > _FLUSH_S:
+            self.write()
+        return row
+
+    def scores(self, step: int, epoch: float, values: dict[str, float | None]) -> None:
+        """A row with what validation found after `step`."""
+        self._add({"step": step, "epoch": round(epoch, 4), **values})
+        self._begin = time.monotonic()
+
+    def write(self) -> None:
+        """Put the file."""
+        self._written = time.monotonic()
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        storage.write(self.uri, text.getvalue().encode())
+
+    def close(self) -> None:
+        """Put the file, and end the events."""
+        self.write()
+        if self._events is not None:
+            self._events.close()
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if self._events is not None:
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    self._events.add_scalar(name, value, row["step"])
+
+
+def read(out: str) -> list[dict[str, str]]:
+    """The rows of `OUT/metrics.csv` as they stand there; none where there is no such file."""
+    return _read(storage.join(out, NAME))
+
+
+def _row(steps: list[Step], epoch: float, memory_bytes: int, images: int, seconds: float) -> dict[str, Any]:
+    count, last = len(steps), steps[-1]
+    spent = {name: sum(step.seconds[name] for step in steps) for name in last.seconds}
+    losses = {name: sum(step.losses[name] for step in steps) / count for name in last.losses}
+    return {
+        "step": last.number,
+        "epoch": round(epoch, 4),
+        "learning_rate": last.learning_rate,
+        "loss": sum(losses.values()),
+        **losses,
+        "skipped": sum(step.skipped for step in steps),
+        "images_per_s": images / max(seconds, 1e-9),
+        "wait_share": spent["wait"] / max(sum(spent.values()), 1e-9),
+        **{f"{name}_s": value / count for name, value in spent.items()},
+        "memory_mb": round(memory_bytes / 1e6),
+        "elapsed_s": round(last.elapsed_s, 3),
+    }
+
+
+def _read(uri: str) -> list[dict[str, str]]:
+    try:
+        text = storage.read(uri).decode()
+    except ObjectNotFound:
+        return []
+    return [row for row in csv.DictReader(io.StringIO(text)) if row.get("step", "").isdigit()]
+
+
+def _events(out: str, first_step: int) -> Any:
+    """TensorBoard's writer below a local `out`, where one is installed."""
+    if "://" in out:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    return SummaryWriter(storage.join(out, EVENTS), purge_step=first_step)

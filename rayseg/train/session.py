@@ -1,0 +1,281 @@
+"""One worker's part of a run, from the model to the finished checkpoint: build, resume, train, measure, save.
+
+It needs a `torch.distributed` group where there is more than one worker, and storage; Ray it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from rayseg import storage
+from rayseg.models import checkpoints
+from rayseg.models.maskrcnn import build
+from rayseg.models.predictor import from_model
+from rayseg.models.starting import StartReport, start_model
+from rayseg.train import checkpointing
+from rayseg.train.batches import keep_sizes
+from rayseg.train.loading import batches
+from rayseg.train.loop import Loop, Step, TensorSlice
+from rayseg.train.metrics_log import MetricsLog
+from rayseg.train.order import Order
+from rayseg.train.records import Records
+from rayseg.train.spec import TrainSpec
+from rayseg.train.validation import Scores, validate
+
+BAD_SLICES = "non-finite"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker stands among the workers, and on what it computes."""
+
+    rank: int = 0
+    workers: int = 1
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a session came to: `finished` is false where it was stopped before its end."""
+
+    finished: bool
+    steps: int
+    images: int
+    skipped: int
+    seconds: float  # of training in this session, start-up and validation apart
+    best: float | None
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+class Session:
+    """See `go`. `tell` hears of progress, from the lead alone; `stop_wanted` is asked once per step."""
+
+    def __init__(
+        self,
+        spec: TrainSpec,
+        data: Records,
+        val: Records | None,
+        place: Place = Place(),
+        tell: Callable[[dict[str, Any]], None] = lambda event: None,
+        stop_wanted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.spec, self.data, self.val, self.place, self.tell = spec, data, val, place, tell
+        self.lead = place.rank == 0
+        self.order = Order(len(data), spec.batch_size, micro_batch(spec, place.workers), spec.seed)
+        self.budget = spec.budget(self.order.steps_per_epoch)
+        self.model, self.start = self._model()
+        self.loop = Loop(self.model, spec.recipe(), place.device)
+        self.loop.stop_wanted, self.loop.on_bad_slice = stop_wanted, self._keep_bad_slice
+        self.scores: Scores | None = None
+        self.best: float | None = None
+        self.since_best = 0
+        self._saved_step, self._saved_s, self._measured_step = -1, 0.0, -1
+
+    def go(self) -> Outcome:
+        """Train to the end of the budget, or until stopped, and leave checkpoints behind; at the end the model itself.
+
+        Raises `JobError` when the training diverges or a checkpoint is of another model, and what reading images raises.
+        """
+        self._resume()
+        first = self.loop.step
+        self.log = MetricsLog(self.spec.out, first, self.spec.report_every_steps) if self.lead else None
+        with closing(self._batches(first)) as source:
+            history = self.loop.run(source, self.budget, self._after)
+        finished = not self.loop.stopping or self._out_of_patience()
+        if finished:
+            self._measure()
+        self._save()
+        if finished and self.lead:
+            self._write_model()
+        if self.log is not None:
+            self.log.close()
+        scores = self.scores.to_json() if self.scores else {}
+        return Outcome(finished, self.loop.step, history.images, history.skipped, history.seconds, self.best, scores)
+
+    def _model(self) -> tuple[nn.Module, StartReport]:
+        spec = self.spec
+        torch.manual_seed(spec.seed)
+        model, report = start_model(
+            spec.model,
+            self.data.class_names,
+            settings=spec.settings or None,
+            weights=spec.weights,
+            backbone_weights=spec.backbone_weights,
+        )
+        module: nn.Module = model
+        if spec.synchronised_norm and self.place.workers > 1 and self.place.device != "cpu":
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module.to(torch.device(self.place.device))
+        if spec.channels_last:
+            module.to(memory_format=torch.channels_last)
+        if spec.augmentation.sizes:
+            keep_sizes(module)
+        if spec.compile:
+            model.backbone.compile()
+        return module.train(), report
+
+    def _resume(self) -> None:
+        self.loop.share_weights()
+        found = checkpointing.restore_latest(self.spec.out, self.loop, self._say)
+        if found is None:
+            self._say(_loaded(self.start))
+            return
+        self.best, self.since_best = found.card["notes"]["best"], found.card["notes"]["since_best"]
+        self._saved_step, self._saved_s = found.step, self.loop.elapsed_s
+        self._say(f"going on from step {found.step:,} ({found.uri})")
+
+    def _batches(self, first: int) -> Generator[Any, None, None]:
+        spec, place = self.spec, self.place
+        return batches(
+            self.data.training_image,
+            self.order,
+            spec.augmentation,
+            first_step=first,
+            rank=place.rank,
+            workers=place.workers,
+            threads=spec.loaders,
+            ahead=spec.ahead,
+        )
+
+    def _after(self, step: Step) -> None:
+        """After each step, on every worker alike: all decide by what all of them know."""
+        self._report(step)
+        done = self.loop.step
+        epoch, into = divmod(done, self.order.steps_per_epoch)
+        if into == 0 and epoch % self.spec.evaluate_every == 0:
+            self._measure()
+        if self._out_of_patience():
+            self.loop.stopping = True
+        every, every_s = self.spec.save_every_steps or self.order.steps_per_epoch, self.spec.save_every_s
+        late = every_s is not None and self.loop.elapsed_s - self._saved_s >= every_s
+        if done % every == 0 or late or self._measured_step == done:
+            self._save()
+
+    def _report(self, step: Step) -> None:
+        if self.log is None:
+            return
+        images = sum(len(one.indices) for one in self.order.slices(step.number))
+        row = self.log.step(step, self.loop.step / self.order.steps_per_epoch, _memory(self.place.device), images)
+        if row is not None:
+            progress = self.budget.progress(self.loop.step, self.loop.elapsed_s)
+            left_s = self.loop.elapsed_s * (1 - min(progress, 1.0)) / max(progress, 1e-9)
+            self.tell({"event": "progress", **row, "progress": min(progress, 1.0), "eta_s": left_s})
+
+    def _measure(self) -> None:
+        """AP on the validation images, once per step, not counted as training time."""
+        if self.val is None or self._measured_step == self.loop.step:
+            return
+        begin = time.monotonic()
+        self.loop.share_statistics()
+        settings, names = self.start.settings, self.data.class_names
+        network = build(self.start.architecture, len(names), settings)
+        network.load_state_dict(self.loop.weights_to_keep())
+        predictor = from_model(network, self.start.architecture, settings, names, self.place.device)
+        self.scores = validate(predictor, self.val)
+        self._measured_step = self.loop.step
+        found = self.scores.of(self.spec.metric)
+        if found is not None and (self.best is None or found > self.best):
+            self.best, self.since_best = found, 0
+        else:
+            self.since_best += 1
+        self.loop.leave_out(time.monotonic() - begin)
+        if self.log is not None:
+            epoch = self.loop.step / self.order.steps_per_epoch
+            values = {"mask_ap": self.scores.segm.get("AP"), "box_ap": self.scores.bbox.get("AP")}
+            self.log.scores(self.loop.step - 1, epoch, values)
+            told = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in values.items())
+            self._say(f"epoch {epoch:.4g}: {told} ({time.monotonic() - begin:.1f} s)")
+
+    def _save(self) -> None:
+        if self._saved_step == self.loop.step:
+            return
+        self.loop.share_statistics()
+        self._saved_step, self._saved_s = self.loop.step, self.loop.elapsed_s
+        if not self.lead:
+            return
+        score = self.scores.of(self.spec.metric) if self.scores and self._measured_step == self.loop.step else None
+        notes = {"best": self.best, "since_best": self.since_best}
+        notes["scores"] = self.scores.to_json() if score is not None and self.scores else {}
+        checkpointing.save(self.spec.out, self.loop, score, notes)
+        checkpointing.prune(self.spec.out, self.spec.keep)
+        if self.log is not None:
+            self.log.write()
+
+    def _write_model(self) -> None:
+        """The best checkpoint, or the last where nothing was measured, as a model that any command takes."""
+        found = checkpointing.all_of(self.spec.out)
+        chosen = checkpointing.best_of(found) or found[-1]
+        network = build(self.start.architecture, len(self.data.class_names), self.start.settings)
+        network.load_state_dict(checkpointing.weights_of(chosen))
+        training = {
+            "spec": self.spec.result_fields(),
+            "images": len(self.data),
+            "instances": self.data.instances,
+            "steps": self.loop.step,
+            "step": chosen.step,
+            "seconds": round(self.loop.elapsed_s, 1),
+        }
+        checkpoints.save(
+            self.spec.out,
+            network,
+            self.start.architecture,
+            self.start.settings,
+            self.data.class_names,
+            training=training,
+            metrics=chosen.card["notes"]["scores"],
+        )
+
+    def _out_of_patience(self) -> bool:
+        return self.spec.patience is not None and self.since_best >= self.spec.patience
+
+    def _keep_bad_slice(self, step: int, one: TensorSlice, losses: dict[str, float]) -> None:
+        """Name the images of a loss that is not finite, and keep what the network saw of them."""
+        import safetensors.torch
+
+        tensors = {f"{i}.image": image for i, image in enumerate(one.images)}
+        tensors |= {f"{i}.{key}": value for i, target in enumerate(one.targets) for key, value in target.items()}
+        told = {"names": json.dumps(list(one.names)), "losses": json.dumps({k: repr(v) for k, v in losses.items()})}
+        data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, told)
+        uri = storage.join(self.spec.out, BAD_SLICES, f"step-{step:08d}-worker-{self.place.rank}.safetensors")
+        storage.write(uri, data)
+        bad = ", ".join(f"{name} {value}" for name, value in losses.items())
+        self.tell(
+            {"event": "message", "message": f"step {step}: {bad}; skipped, kept in {uri}: {', '.join(one.names)}"}
+        )
+
+    def _say(self, message: str) -> None:
+        if self.lead:
+            self.tell({"event": "message", "message": message})
+
+
+def micro_batch(spec: TrainSpec, workers: int) -> int:
+    """Images that go through the network at once: as asked, or a worker's share of the batch."""
+    return spec.micro_batch or -(-spec.batch_size // workers)
+
+
+def _loaded(start: StartReport) -> str:
+    counts = f"{len(start.loaded)} tensors loaded, {len(start.skipped)} skipped, {len(start.new)} new"
+    skipped = "".join(f"\n  skipped {name}: {why}" for name, why in start.skipped)
+    new = f"\n  new: {', '.join(start.new)}" if start.loaded and start.new else ""
+    return f"{start.architecture} from {start.source}: {counts}{skipped}{new}" + "".join(
+        f"\n  {note}" for note in start.notes
+    )
+
+
+def _memory(device: str) -> int:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(torch.device(device))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"

@@ -1,0 +1,107 @@
+"""What runs in a Ray Train worker, and the board on which it tells the driver how it goes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from rayseg.errors import RaysegError
+from rayseg.train.records import Records
+from rayseg.train.session import Place, Session
+from rayseg.train.spec import TrainSpec
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a worker needs: the spec, and where the images and the board are."""
+
+    spec: TrainSpec
+    data: list[ray.ObjectRef]  # of Records: the training images, and those of validation where there are any
+    board: Any
+
+
+class Board:
+    """An actor between the workers and the driver: what they tell waits here, and so does the wish to stop."""
+
+    def __init__(self) -> None:
+        self._events: deque[dict[str, Any]] = deque(maxlen=1000)
+        self._stop = False
+        self._failure: tuple[str, str] | None = None
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """From a worker."""
+        self._events.append(event)
+
+    def take(self) -> list[dict[str, Any]]:
+        """All that was told since the last call."""
+        taken = list(self._events)
+        self._events.clear()
+        return taken
+
+    def stop(self) -> None:
+        """Ask the workers to save and end."""
+        self._stop = True
+
+    def stopping(self) -> bool:
+        return self._stop
+
+    def fail(self, kind: str, message: str) -> None:
+        """No new worker can help: say why, for the driver and for workers that are started again."""
+        self._failure = self._failure or (kind, message)
+
+    def failure(self) -> tuple[str, str] | None:
+        return self._failure
+
+
+class _Wish:
+    """Whether the driver wants to stop: asked at each step, answered by the next, so that no step waits for it."""
+
+    def __init__(self, board: Any) -> None:
+        self._board, self._asked = board, board.stopping.remote()
+
+    def __call__(self) -> bool:
+        ready, _ = ray.wait([self._asked], timeout=0)
+        if not ready:
+            return False
+        answer = bool(ray.get(self._asked))
+        self._asked = self._board.stopping.remote()
+        return answer
+
+
+def work(config: dict[str, Work]) -> None:
+    """One worker's part, from a fresh start or from where the last workers left off."""
+    job = config["work"]
+    failure = ray.get(job.board.failure.remote())
+    if failure is not None:
+        raise RuntimeError(failure[1])
+    context = ray.train.get_context()
+    place = Place(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
+    torch.set_num_threads(job.spec.threads or _share_of_cores(context.get_local_world_size()))
+    records: list[Records] = [ray.get(ref) for ref in job.data]
+    lead = place.rank == 0
+    try:
+        session = Session(
+            job.spec,
+            records[0],
+            records[1] if len(records) > 1 else None,
+            place,
+            tell=job.board.tell.remote,
+            stop_wanted=_Wish(job.board) if lead else lambda: False,
+        )
+        outcome = session.go()
+    except RaysegError as error:
+        ray.get(job.board.fail.remote(type(error).__name__, str(error)))
+        raise
+    if lead:
+        ray.get(job.board.tell.remote({"event": "outcome"} | asdict(outcome)))
+
+
+def _share_of_cores(workers: int) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // workers)
