@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rayseg.errors import ModelError
 from rayseg.models.preprocess import Preprocess
 
+TIMM_PREFIX = "timm/"
+
 
 class MaskRCNNSettings(BaseModel):
     """Everything that, with an architecture's name and its number of classes, fixes a Mask R-CNN.
@@ -28,10 +30,12 @@ class MaskRCNNSettings(BaseModel):
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+    # The feature pyramid's body: the architecture's own, or one of timm's, as "timm/tf_efficientnet_lite0".
+    backbone: str | None = Field(default=None, pattern=f"^{TIMM_PREFIX}[A-Za-z0-9_.]+$")
     # Backbone stages that feed the feature pyramid; a max-pooled level is always added on top.
     returned_layers: tuple[int, ...] = Field(default=(1, 2, 3, 4), min_length=1)
     backbone_norm: Literal["batch", "frozen_batch"] = "batch"
-    backbone_norm_eps: float = Field(default=1e-5, ge=0)
+    backbone_norm_eps: float = Field(default=1e-5, ge=0)  # timm's bodies keep their own
     head_norm: Literal["none", "batch", "group"] = "none"  # also in the feature pyramid
     fpn_channels: int = Field(default=256, ge=1)
 

@@ -98,9 +98,12 @@ def info_of(
 
 def fingerprint_of(architecture: str, settings: MaskRCNNSettings, class_names: tuple[str, ...], weights_id: str) -> str:
     """Hex sha256 of all that decides a model's results; `weights_id` stands for the weights."""
+    fields = settings.model_dump(mode="json")
+    if settings.backbone is None:
+        del fields["backbone"]  # which checkpoints of earlier versions do not name
     essentials = {
         "architecture": architecture,
-        "settings": settings.model_dump(mode="json"),
+        "settings": fields,
         "class_names": list(class_names),
         "weights": weights_id,
     }

@@ -10,20 +10,34 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 
+class FoldsItself(nn.Module):
+    """A module that knows better than `fold_batch_norms` how its norms are folded."""
+
+    def fold(self) -> None:
+        raise NotImplementedError
+
+
 def fold_batch_norms(module: nn.Module) -> None:
     """Replace, in place, every batch norm that follows a convolution in `module` by nothing, and scale the convolution.
 
-    A norm follows a convolution where it is registered right after it, as in all of torchvision's blocks.
-    For inference only. Outputs move by about 1e-6 of their size.
+    A norm follows a convolution where it is registered right after it, as in all of torchvision's blocks; of a norm with
+    an activation in it, as timm has them, the activation stays. For inference only. Outputs move by about 1e-6 of their
+    size.
     """
     before: nn.Conv2d | None = None
     for name, child in list(module.named_children()):
-        if before is not None and isinstance(child, nn.BatchNorm2d | FrozenBatchNorm2d):
+        if before is not None and _is_batch_norm(child):
             _scale(before, child)
-            setattr(module, name, nn.Identity())
+            setattr(module, name, getattr(child, "act", None) or nn.Identity())
+        elif isinstance(child, FoldsItself):
+            child.fold()
         else:
             fold_batch_norms(child)
         before = child if isinstance(child, nn.Conv2d) else None
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d) or type(module).__name__ == "FrozenBatchNormAct2d"
 
 
 def _scale(conv: nn.Conv2d, norm: Any) -> None:

@@ -21,6 +21,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from rayseg.errors import ModelError
 from rayseg.models.architectures import MaskRCNNSettings, settings_of
+from rayseg.models.backbones import timm_pyramid
 from rayseg.models.ignored_areas import ignore_areas
 
 NormLayer = Callable[[int], nn.Module]
@@ -31,10 +32,11 @@ def build(architecture: str, num_classes: int, settings: MaskRCNNSettings | None
     """A Mask R-CNN in training mode, on the CPU, with random weights.
 
     `num_classes` counts the classes of objects; the background output is added here.
-    `settings` defaults to the architecture's own. Raises `ModelError` for an unknown architecture.
+    `settings` defaults to the architecture's own. Raises `ModelError` for an unknown architecture or backbone.
     """
     settings = settings or settings_of(architecture)
-    backbone = _BACKBONES[_known(architecture)](settings)
+    own_body = _BACKBONES[_known(architecture)]
+    backbone = timm_pyramid(settings, _head_norm(settings)) if settings.backbone else own_body(settings)
     outputs = max(settings.labels_of(num_classes)) + 1
     channels = settings.fpn_channels
     anchors = AnchorGenerator(settings.anchor_sizes, (settings.anchor_ratios,) * len(settings.anchor_sizes))

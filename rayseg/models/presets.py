@@ -43,14 +43,16 @@ class Preset:
     settings: MaskRCNNSettings
     url: str
 
-    @property
-    def file_name(self) -> str:
-        return self.url.rsplit("/", 1)[1]
-
 
 _URLS = {
     "maskrcnn_resnet50_fpn": "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",
     "maskrcnn_resnet50_fpn_v2": "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",
+}
+_DETECTOR_WEIGHTS = {
+    "MaskRCNN_ResNet50_FPN_Weights.COCO_V1": "maskrcnn_resnet50_fpn",
+    "MaskRCNN_ResNet50_FPN_Weights.DEFAULT": "maskrcnn_resnet50_fpn",
+    "MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1": "maskrcnn_resnet50_fpn_v2",
+    "MaskRCNN_ResNet50_FPN_V2_Weights.DEFAULT": "maskrcnn_resnet50_fpn_v2",
 }
 _FROZEN_NORM = {"backbone_norm": "frozen_batch", "backbone_norm_eps": 0.0}
 """The first COCO weights were trained with frozen norms that add nothing to the variance."""
@@ -70,33 +72,49 @@ def preset(name: str) -> Preset:
     return Preset(info, settings, _URLS[name])
 
 
+def is_detector_weight(name: str) -> bool:
+    """Whether torchvision's weight `name` is a whole Mask R-CNN's, `MaskRCNN_ResNet50_FPN_Weights.COCO_V1`."""
+    return name in _DETECTOR_WEIGHTS or name.startswith("MaskRCNN_")
+
+
+def of_weight(name: str) -> str:
+    """The preset that torchvision's weight `name` is; any other name is returned as it is."""
+    return _DETECTOR_WEIGHTS.get(name, name)
+
+
 def downloaded(chosen: Preset) -> Path:
-    """The preset's weights on local disk, downloaded if need be, once per machine.
+    """The preset's weights on local disk: see `fetched`."""
+    return fetched(chosen.url, chosen.info.uri)
+
+
+def fetched(url: str, name: str) -> Path:
+    """The file at `url` on local disk, downloaded if need be, once per machine; `name` is what it is called in errors.
 
     Raises `ModelError`, after `DOWNLOAD_TIMEOUT_S` at most without an answer, saying where to put the file by hand.
     """
     import torch
 
-    target = Path(torch.hub.get_dir()) / "checkpoints" / chosen.file_name
-    digits = chosen.file_name.rsplit("-", 1)[1].removesuffix(".pth")
+    file_name = url.rsplit("/", 1)[1]
+    target = Path(torch.hub.get_dir()) / "checkpoints" / file_name
+    digits = file_name.rsplit("-", 1)[1].removesuffix(".pth")
 
     def fault(path: Path) -> str | None:
         digest = cache.sha256_of(path)
         if digest.startswith(digits):
             return None
-        return f"{chosen.url}: expected a file whose sha256 begins with {digits}, found {digest}"
+        return f"{url}: expected a file whose sha256 begins with {digits}, found {digest}"
 
-    return cache.fetched_once(target, fault, lambda file: _download(chosen, file, target))
+    return cache.fetched_once(target, fault, lambda file: _download(url, name, file, target))
 
 
-def _download(chosen: Preset, file: BinaryIO, target: Path) -> None:
+def _download(url: str, name: str, file: BinaryIO, target: Path) -> None:
     try:
-        with urllib.request.urlopen(chosen.url, timeout=DOWNLOAD_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as answer:
             while chunk := answer.read(_CHUNK_BYTES):
                 file.write(chunk)
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         reason = error.reason if type(error) is urllib.error.URLError else error
         raise ModelError(
-            f"{chosen.info.uri}: its weights are not here and cannot be downloaded from {chosen.url} ({reason}); "
+            f"{name}: its weights are not here and cannot be downloaded from {url} ({reason}); "
             f"put that file at {target}, or give a checkpoint folder"
         ) from None

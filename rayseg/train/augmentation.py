@@ -30,18 +30,22 @@ class Augmentation(Spec):
     then leave alone: see `batches.keep_sizes`.
     """
 
-    flip: Probability = Field(0.5, description="probability that an image is mirrored, left to right")
+    flip: Probability = Field(default=0.5, description="probability that an image is mirrored, left to right")
     scale_jitter: tuple[float, float] | None = Field(
-        None, strict=False, description="scale drawn between these, then cut or padded to the image's size: [0.5, 1.5]"
+        default=None,
+        strict=False,
+        description="factor drawn between these; the image is then cut or padded to its size",
     )
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (), strict=False, description="shorter side in pixels, drawn from these; none: left to the network"
+        default=(), strict=False, description="shorter side in pixels, drawn from these; none: left to the network"
     )
-    max_side: int | None = Field(None, ge=1, description="longest side with `sizes`; none: 1.667 times the shorter one")
-    crop: Probability = Field(0.0, description="probability that a random part of the image is taken")
-    colour: Probability = Field(0.0, description="probability that brightness, contrast, saturation and hue change")
-    copy_paste: Probability = Field(0.0, description="probability that objects of another image are pasted in")
-    mosaic: Probability = Field(0.0, description="probability that an image shares its frame with three others")
+    max_side: int | None = Field(
+        default=None, ge=1, description="longest side with `sizes`; none: 1.667 times the shorter one"
+    )
+    crop: Probability = Field(default=0.0, description="probability that a random part of the image is taken")
+    colour: Probability = Field(default=0.0, description="probability that brightness, contrast, colours change")
+    copy_paste: Probability = Field(default=0.0, description="probability that objects of another image are pasted in")
+    mosaic: Probability = Field(default=0.0, description="probability that an image shares its frame with three others")
 
     @field_validator("scale_jitter")
     @classmethod

@@ -1,21 +1,19 @@
-"""From training images to what a torchvision detector trains on: tensors, and batches without end.
+"""From training images to what a torchvision detector trains on: tensors.
 
-B batch, N instances, H W image pixels.
+N instances, H W image pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, TypedDict, cast
+from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from rayseg.errors import UsageError
 from rayseg.models.ignored_areas import IGNORED
-from rayseg.train.augmentation import Augmentation, TrainingImage, augment
+from rayseg.train.augmentation import TrainingImage
 
 
 class TrainingSample(Protocol):
@@ -78,13 +76,6 @@ def to_tensors(image: TrainingImage) -> tuple[Tensor, Target]:
     return pixels, target
 
 
-def on_device(pair: tuple[Tensor, Target], device: torch.device) -> tuple[Tensor, Target]:
-    """The image and its target on `device`."""
-    image, target = pair
-    moved = {name: cast(Tensor, tensor).to(device, non_blocking=True) for name, tensor in target.items()}
-    return image.to(device, non_blocking=True), cast(Target, moved)
-
-
 def keep_sizes(model: nn.Module) -> None:
     """Let a torchvision detector train on images at the size at which they come, as `Augmentation.sizes` makes them.
 
@@ -93,39 +84,3 @@ def keep_sizes(model: nn.Module) -> None:
     transform = getattr(model, "transform", None)
     if isinstance(transform, GeneralizedRCNNTransform):
         transform._skip_resize = True
-
-
-def endless_batches(
-    samples: Sequence[TrainingSample], batch_size: int, flip: float, seed: int, device: str | torch.device = "cpu"
-) -> Iterator[tuple[list[Tensor], list[Target]]]:
-    """Batches without end: every sample once per round, in a new order, mirrored with probability `flip`.
-
-    Raises `UsageError` at once where there are no samples or no instances at all.
-    """
-    if not samples or not any(len(sample.classes) for sample in samples):
-        raise UsageError(f"nothing to train on: {len(samples)} images, none with an instance")
-    if batch_size < 1:
-        raise UsageError(f"batch_size: 1 or more is needed, found {batch_size}")
-    return _batches(samples, batch_size, Augmentation(flip=flip), seed, torch.device(device))
-
-
-def _batches(
-    samples: Sequence[TrainingSample], batch_size: int, settings: Augmentation, seed: int, device: torch.device
-) -> Iterator[tuple[list[Tensor], list[Target]]]:
-    order = _endless_order(len(samples), np.random.default_rng(seed))
-    while True:
-        chosen = [next(order) for _ in range(batch_size)]
-        images = [
-            augment(training_image(samples[index]), settings, seed=seed, epoch=epoch, index=index)
-            for epoch, index in chosen
-        ]
-        pairs = [on_device(to_tensors(image), device) for image in images]
-        yield [image for image, _ in pairs], [target for _, target in pairs]
-
-
-def _endless_order(count: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
-    """(epoch, index) of every sample, round after round."""
-    epoch = 0
-    while True:
-        yield from ((epoch, index) for index in rng.permutation(count).tolist())
-        epoch += 1

@@ -74,7 +74,7 @@ def scene_of(image: TrainingImage) -> Scene:
         boxes_on(boxes, image.image_hw),
         np.asarray(image.classes, np.int64),
         np.asarray(image.crowd, bool),
-        masks.any(axis=(1, 2)),
+        np.asarray(masks.any(axis=(1, 2))),
         image.name,
     )
 
