@@ -56,6 +56,10 @@ def slices_of(samples, order, rank=0, workers=1, first_step=0):
     )
 
 
+def flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
 class Line(nn.Module):
     """A model that is a line; `broken` says in which of its calls its loss is not finite."""
 

@@ -135,12 +135,21 @@ def _restore(checkpoint: Checkpoint, data: bytes, loop: Loop) -> None:
             state.setdefault(int(index), {})[key] = tensor
         groups = loop.optimizer.state_dict()["param_groups"]
         loop.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        _match_memory(loop.optimizer)
         loop.scaler.load_state_dict(position["scaler"])
         loop.step, loop.elapsed_s = position["step"], position["elapsed_s"]
         loop.skipped_in_a_row = position["skipped_in_a_row"]
     except (RuntimeError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise JobError(f"{checkpoint.uri}: of another model or recipe than this run's: {reason}") from None
+
+
+def _match_memory(optimizer: torch.optim.Optimizer) -> None:
+    """Lay the state out as its weights are: fused optimisers go through both in the order of memory."""
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _read_card(uri: str) -> Checkpoint | None:

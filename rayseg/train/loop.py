@@ -184,9 +184,11 @@ class Loop:
         flat = torch.cat([grad.reshape(-1) for grad in grads] + [tail])
         dist.all_reduce(flat)
         start = 0
-        for weight, grad in zip(self.weights, grads, strict=True):
-            weight.grad = flat[start : start + grad.numel()].view_as(grad).to(weight.dtype)
-            start += grad.numel()
+        for weight in self.weights:
+            if weight.grad is None:
+                weight.grad = torch.empty_like(weight)
+            weight.grad.copy_(flat[start : start + weight.numel()].view(weight.shape))  # in the weight's memory format
+            start += weight.numel()
         summed = flat[start:].tolist()
         self.elapsed_s, self.stopping = summed[0], summed[1] > 0
         names = [*losses, *(f"loss {i}" for i in range(len(losses), _LOSSES))]  # a worker without slices knows no names

@@ -63,7 +63,7 @@ class Session:
         self,
         spec: TrainSpec,
         data: Records,
-        val: Records | None,
+        val: Records | None = None,
         place: Place = Place(),
         tell: Callable[[dict[str, Any]], None] = lambda event: None,
         stop_wanted: Callable[[], bool] = lambda: False,

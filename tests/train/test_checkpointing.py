@@ -31,11 +31,10 @@ def run(loop, until):
     ids=["adamw", "sgd"],
 )
 def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path, recipe):
-    whole, first = Loop(tiny(), recipe), Loop(tiny(), recipe)
+    whole, first, second = (Loop(tiny().to(memory_format=torch.channels_last), recipe) for _ in range(3))
     expected = run(whole, until=5)
     begun = run(first, until=3)
     checkpointing.save(str(tmp_path), first, None, {"best": None})
-    second = Loop(tiny(), recipe)
     found = checkpointing.restore_latest(str(tmp_path), second)
     assert found is not None and found.step == second.step == 3 and second.elapsed_s == first.elapsed_s
     assert begun + run(second, until=5) == pytest.approx(expected, abs=1e-6)

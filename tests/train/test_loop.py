@@ -21,14 +21,6 @@ def samples():
     return list(generate(2, seed=0, size_px=64, max_objects=3))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_two_images_are_learnt_by_heart(samples):
     recipe = Recipe(batch_size=2, learning_rate=2e-3, warmup_steps=5)
     history = train(tiny(), samples, Budget(steps=30), recipe)

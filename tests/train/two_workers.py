@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny_training import Line, drawn, slices_of, tiny, without_objects
+from tiny_training import Line, drawn, flat, slices_of, tiny, without_objects
 from torch import distributed as dist
 
 from rayseg.train.loop import Loop
@@ -14,9 +14,10 @@ from rayseg.train.schedule import Budget
 
 
 def gradients(rank):
-    loop = Loop(tiny(backbone_norm="frozen_batch"), Recipe(batch_size=4, clip_norm=1e9))
+    model = tiny(backbone_norm="frozen_batch").to(memory_format=torch.channels_last)
+    loop = Loop(model, Recipe(batch_size=4, clip_norm=1e9))
     loop.take(next(slices_of(drawn(), Order(4, 4, 2), rank, 2)), progress=0.0)
-    return torch.cat([weight.grad.flatten() for weight in loop.weights])
+    return flat(weight.grad for weight in loop.weights), flat(loop.weights)
 
 
 def losses(rank, samples, batch_size, micro_batch):

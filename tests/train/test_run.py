@@ -1,0 +1,92 @@
+"""On Ray: two workers, one of them killed on the way, learn what one process learns."""
+
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+from tiny_training import SETTINGS
+
+import rayseg
+from rayseg import read, specs
+from rayseg.datasets.synthetic import generate, write_coco
+from rayseg.errors import JobError, UsageError
+from rayseg.train import checkpointing, metrics_log
+from rayseg.train.records import packed
+from rayseg.train.run import run
+from rayseg.train.session import Session
+from rayseg.train.spec import TrainSpec
+from rayseg.train.watching import LineReporter
+
+STEPS = 14
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with a small COCO data set."""
+    root = tmp_path_factory.mktemp("data")
+    write_coco(root, generate(6, seed=0, size_px=64, max_objects=3))
+    return str(root)
+
+
+def spec_of(data, out, **changes):
+    values = {"data": data, "out": str(out), "model": "maskrcnn_resnet10_fpn"}
+    values |= {"settings": SETTINGS | {"backbone_norm": "frozen_batch"}, "batch_size": 4, "micro_batch": 2}
+    values |= {"steps": STEPS, "save_every_steps": 2, "warmup_steps": 2, "loaders": 1, "cpus_per_worker": 0.5}
+    return specs.validate(TrainSpec, values | changes)
+
+
+def kill_one_worker(out):
+    """Once there is a checkpoint."""
+    until = time.monotonic() + 120
+    while not checkpointing.all_of(out) and time.monotonic() < until:
+        time.sleep(0.02)
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+            os.kill(process.pid, signal.SIGKILL)
+            return
+
+
+def losses(out):
+    return {int(row["step"]): float(row["loss"]) for row in metrics_log.read(str(out))}
+
+
+def test_two_workers_of_which_one_is_killed(ray_cluster, data, tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    Session(spec_of(data, alone), packed(read(data))).go()
+    killer = threading.Thread(target=kill_one_worker, args=[str(together)])
+    killer.start()
+    said = []
+    report = LineReporter()
+    report.say = said.append
+    summary = run(spec_of(data, together, workers=2), report=report)
+    killer.join()
+    assert summary.steps == STEPS
+    assert any("going on from step" in one for one in said)
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
+    assert rayseg.load(str(together)).class_names == read(data).class_names
+    # and the finished run is left as it is
+    before = (together / "model.safetensors").read_bytes()
+    assert run(spec_of(data, together, workers=1), report=report).steps == STEPS
+    assert (together / "model.safetensors").read_bytes() == before
+    with pytest.raises(JobError, match="learning_rate: was 0.001, now 0.5"):
+        run(spec_of(data, together, learning_rate=0.5), report=report)
+
+
+def test_a_model_that_is_not_a_trainings_is_left_alone(data, tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(UsageError, match="holds a model"):
+        run(spec_of(data, tmp_path), report=LineReporter())
+    assert (tmp_path / "model.json").read_text() == "{}"
+
+
+def test_nothing_to_learn_is_said_at_once(tmp_path):
+    from rayseg.datasets.synthetic import Sample
+
+    one = next(generate(1, seed=0, size_px=64))
+    empty = Sample(one.image, one.masks[:0], one.classes[:0])
+    write_coco(tmp_path / "data", [empty])
+    with pytest.raises(UsageError, match="nothing to learn"):
+        run(spec_of(str(tmp_path / "data"), tmp_path / "out"), report=LineReporter())
