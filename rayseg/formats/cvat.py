@@ -47,7 +47,9 @@ from rayseg.formats.sink import Sink
 _HEAD_BYTES = 1 << 16
 _PROBED_FILES = 20
 _PROLOGUE_ITEMS = 8  # comments and instructions before the root
-_ROOT = re.compile(rb"<annotations[\s/>]")
+_ROOT = re.compile(
+    rb"<(!DOCTYPE\s+)?annotations[\s/>\[]"
+)  # a DTD is recognised, so that reading says why it is refused
 _FIRST = re.compile(rb"<(image|track)[\s/>]")
 
 

@@ -580,6 +580,14 @@ def test_bombs_and_entities_are_refused(tmp_path: Path):
             list(registry.read(put(tmp_path, text), "cvat").images)
 
 
+def test_a_dtd_is_named_also_where_the_format_is_not_given(tmp_path: Path):
+    root = put(
+        tmp_path, '<?xml version="1.0"?>\n<!DOCTYPE annotations [<!ENTITY x "y">]>\n<annotations>&x;</annotations>'
+    )
+    with pytest.raises(BadAnnotation, match="line 2: expected XML without a document type, found a DTD"):
+        registry.read(root)
+
+
 def test_names_that_come_twice_are_a_fault(tmp_path: Path):
     root = put(tmp_path, document(image(), image(number=1)))
     with pytest.raises(BadAnnotation, match=r"'a\.jpg': expected images of different names"):
