@@ -97,7 +97,7 @@ def label(
 @app.command(
     epilog="""\b
 Examples:
-  rayseg train --data train/ --val val/ --model maskrcnn_resnet50_fpn --weights COCO --out model/
+  rayseg train --data train/ --val val/ --model maskrcnn_resnet50_fpn_v2 --weights maskrcnn_resnet50_fpn_v2 --out model/
   rayseg train --data s3://bucket/coco --model my-model/ --out s3://bucket/m2 --workers 8 epochs=12
   rayseg train -f jobs/train.yaml batch_size=16 augmentation.scale_jitter=[0.5,1.5]
   rayseg train -f model/job.json --out again/"""

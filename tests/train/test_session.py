@@ -1,5 +1,6 @@
 """A worker's whole part: whatever ends it, the same spec goes on, and ends where an uninterrupted run ends."""
 
+import json
 import os
 import signal
 import subprocess
