@@ -113,6 +113,8 @@ def result(rng: Rng, image: dict[str, Any], category_id: int, mask: np.ndarray) 
 
 
 def as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
+        return segmentation
     pieces = coco_mask.frPyObjects(segmentation, height, width)
     return coco_mask.merge(pieces) if isinstance(pieces, list) else pieces
 
@@ -123,10 +125,16 @@ def only(results: list[dict[str, Any]], *fields: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in one.items() if key not in dropped} for one in results]
 
 
+def untied(results: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The same with scores all different: who comes first of equal scores and different classes nobody has laid down."""
+    places = np.random.default_rng(seed).permutation(len(results))
+    return [{**one, "score": (int(place) + 1) / (len(results) + 2)} for one, place in zip(results, places, strict=True)]
+
+
 def pycocotools_eval(
-    truth: dict[str, Any], results: list[dict[str, Any]], measure: str, max_dets=(1, 10, 100)
+    truth: dict[str, Any], results: list[dict[str, Any]], measure: str, max_dets=(1, 10, 100), evaluator=COCOeval
 ) -> COCOeval:
-    """pycocotools' evaluation, accumulated."""
+    """pycocotools' evaluation, or that of a subclass of its `evaluator`, accumulated."""
     import copy
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -134,7 +142,7 @@ def pycocotools_eval(
         coco.dataset = copy.deepcopy(truth)
         coco.createIndex()
         found = coco.loadRes(copy.deepcopy(results)) if results else empty(coco)
-        evaluation = COCOeval(coco, found, measure)
+        evaluation = evaluator(coco, found, measure)
         evaluation.params.maxDets = list(max_dets)
         evaluation.evaluate()
         evaluation.accumulate()

@@ -30,6 +30,11 @@ class Found:
     ious: np.ndarray
     hidden: np.ndarray
 
+    @property
+    def ious_of_hits(self) -> np.ndarray:
+        """`ious`, NaN also for what lies on a crowd: a crowd's overlap is a share of the detection, and no hit."""
+        return np.where((self.ignored[:, 0] & 1) == 0, self.ious, np.nan)
+
 
 @dataclass(frozen=True, slots=True)
 class Detections:

@@ -23,7 +23,8 @@ class Calibration:
     """How well a score says how often its detection is right (IoU .50, its class).
 
     ece, mce  expected and largest calibration error (Guo et al., 2017), None without detections or with scores outside 0..1
-    bins      `low`, `high`, `count`, mean `score`, `precision`; None for the last two of an empty bin
+    bins      `low`, `high`, `count`, mean `score`, `precision`; None for the last two of an empty bin. A score that lies
+              between two bins is of the upper one (in that paper of the lower, where 0 would be of none), 1 of the last
     """
 
     ece: float | None

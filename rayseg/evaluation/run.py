@@ -121,7 +121,7 @@ class _Summary:
             measures={name: one.metrics for name, one in self.results.items()},
             intervals=intervals,
             primary=self.records.primary,
-            mean_iou={name: _mean(one.ious) for name, one in self.records.found.items()},
+            mean_iou={name: _mean(one.ious_of_hits) for name, one in self.records.found.items()},
             curves=curves,
             error_kinds=error_kinds(self.records, self.classes, self.order),
             confusion=Confusion(reliability.confusion(self.records, self.classes, shown or NO_THRESHOLD), shown),
@@ -171,7 +171,7 @@ class _Summary:
     def _classes(self, intervals: list[Interval | None]) -> tuple[ClassMetrics, ...]:
         records, primary = self.records, self.records.primary
         best = reliability.best_thresholds(self.ranks[primary], records.detections.scores)
-        ious, labels = records.found[primary].ious, records.detections.classes
+        ious, labels = records.found[primary].ious_of_hits, records.detections.classes
         truths = np.bincount(records.truths.classes[~records.truths.crowd], minlength=self.classes)
         predictions = np.bincount(labels, minlength=self.classes)
         panoptic = self._panoptic_by_class()

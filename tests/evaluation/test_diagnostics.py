@@ -35,12 +35,6 @@ def without_crowds(truth):
     return {**truth, "annotations": annotations}
 
 
-def untied(results, seed):
-    """Who comes first of equal scores and different classes nobody has laid down: compared is where that does not matter."""
-    places = np.random.default_rng(seed).permutation(len(results))
-    return [{**one, "score": (int(place) + 1) / (len(results) + 2)} for one, place in zip(results, places, strict=True)]
-
-
 def hot(truth, results, measure):
     dropped = "bbox" if measure == "segm" else "segmentation"
     coco = COCO(truth)
@@ -55,7 +49,7 @@ def hot(truth, results, measure):
 def test_error_kinds_equal_hotcocos(tmp_path, seed, measure):
     truth, results = scenes.scene(seed, images=15)
     truth = without_crowds(truth)
-    results = untied(scenes.only(results, "segmentation" if measure == "segm" else "bbox"), seed)
+    results = scenes.untied(scenes.only(results, "segmentation" if measure == "segm" else "bbox"), seed)
     metrics = run(tmp_path, truth, results)
     expected = hot(truth, results, measure).tide_errors()
     assert metrics.primary == measure
@@ -68,7 +62,7 @@ def test_error_kinds_equal_hotcocos(tmp_path, seed, measure):
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
 def test_confusion_equals_hotcocos(tmp_path, seed, threshold):
     truth, results = scenes.scene(seed, images=15)
-    truth, results = without_crowds(truth), untied(scenes.only(results, "segmentation"), seed)
+    truth, results = without_crowds(truth), scenes.untied(scenes.only(results, "segmentation"), seed)
     metrics = run(tmp_path, truth, results, score_threshold=threshold)
     expected = hot(truth, results, "segm").confusion_matrix(min_score=threshold)
     names = {one["id"]: f"class {one['id']}" for one in truth["categories"]}

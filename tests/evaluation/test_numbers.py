@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import evaluation_scenes as scenes
 import numpy as np
 import pytest
@@ -127,6 +128,48 @@ def test_boundaries_equal_faster_coco_eval(tmp_path, seed):
     evaluation.evaluate()
     evaluation.accumulate()
     close(values(run(tmp_path, truth, results, boundary=True).boundary), scenes.twelve(evaluation))
+
+
+class DenseBoundaryEval(scenes.COCOeval):
+    """pycocotools' evaluation by Boundary IoU as its paper defines it (Cheng et al., 2021): dense masks, OpenCV's erosion.
+
+    The boundary is 2 % of the image's diagonal wide; the overlap is the lesser of those of mask and boundary, of a crowd
+    that of the mask.
+    """
+
+    def computeIoU(self, imgId, catId):
+        key = imgId, catId
+        truths = self._gts[key]
+        found = sorted(self._dts[key], key=lambda one: -one["score"])[: self.params.maxDets[-1]]
+        if not truths or not found:
+            return []
+        return np.array([[self.overlap(one, truth) for truth in truths] for one in found])
+
+    def overlap(self, found, truth):
+        a, b = (self.cocoGt.annToMask(one) for one in (found, truth))
+        if truth["iscrowd"]:
+            return (a & b).sum() / max(a.sum(), 1)
+        return min(jaccard(a, b), jaccard(boundary_of(a), boundary_of(b)))
+
+
+def jaccard(a, b):
+    return (a & b).sum() / max((a | b).sum(), 1)
+
+
+def boundary_of(mask):
+    distance = max(1, round(0.02 * float(np.hypot(*mask.shape))))
+    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    return mask - cv2.erode(framed, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1]
+
+
+@given(st.integers(100, 10**6))
+@settings(max_examples=15, deadline=None)
+def test_boundaries_equal_pycocotools_on_dense_boundaries(tmp_path_factory, seed):
+    truth, results = scenes.scene(seed, images=4)
+    metrics = run(tmp_path_factory.mktemp("boundary"), truth, results, boundary=True)
+    bare = scenes.only(results, "segmentation")
+    expected = scenes.twelve(scenes.pycocotools_eval(truth, bare, "segm", evaluator=DenseBoundaryEval))
+    close(values(metrics.boundary), expected)
 
 
 def published(lines, measure):

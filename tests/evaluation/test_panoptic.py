@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hotcoco import COCO
 from hotcoco.panoptic import PanopticEval
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from rayseg import kernels
@@ -104,6 +106,65 @@ def test_disjoint_segments_give_hotcocos_numbers(tmp_path, seed):
         for one in metrics.classes:
             theirs = expected["per_class"][int(one.name)][name]
             assert one.panoptic[name] == (None if theirs == -1 else pytest.approx(theirs, abs=1e-12))
+
+
+def pixel_by_pixel(truth, results):
+    """PQ, SQ and RQ by class: Kirillov et al., 2019, section 4, with the rules for void and crowds of 4.2, on id maps."""
+    kinds = {one["id"]: {"iou": [], "false": 0, "missed": 0} for one in truth["categories"]}
+    for image in truth["images"]:
+        truths, found = (
+            [one for one in listed if one["image_id"] == image["id"]] for listed in (truth["annotations"], results)
+        )
+        maps = []
+        for listed in (truths, found):
+            ids = np.zeros((image["height"], image["width"]), int)  # 0 is void
+            for number, one in enumerate(listed, start=1):
+                ids[coco_mask.decode(one["segmentation"]) > 0] = number
+            maps.append(ids)
+        hit_truths = set()
+        for number, one in enumerate(found, start=1):
+            inside = maps[1] == number
+            void, area, passed_over = ((maps[0] == 0) & inside).sum(), inside.sum(), 0
+            hit = False
+            for k, other in enumerate(truths, start=1):
+                region = maps[0] == k
+                if other["category_id"] != one["category_id"]:
+                    continue
+                if other["iscrowd"]:
+                    passed_over += (region & inside).sum()
+                    continue
+                iou = (region & inside).sum() / ((region | inside).sum() - void)
+                if iou > 0.5:
+                    kinds[one["category_id"]]["iou"].append(iou)
+                    hit_truths.add(k)
+                    hit = True
+            if not hit and (void + passed_over) / area <= 0.5:
+                kinds[one["category_id"]]["false"] += 1
+        for k, other in enumerate(truths, start=1):
+            if k not in hit_truths and not other["iscrowd"]:
+                kinds[other["category_id"]]["missed"] += 1
+    values = {}
+    for label, one in kinds.items():
+        hits, tried = len(one["iou"]), len(one["iou"]) + one["false"] / 2 + one["missed"] / 2
+        if tried:
+            sq = sum(one["iou"]) / hits if hits else 0.0
+            values[str(label)] = {"pq": sum(one["iou"]) / tried, "sq": sq, "rq": hits / tried}
+    return values
+
+
+@given(st.integers(100, 10**9))
+@settings(max_examples=20, deadline=None)
+def test_panoptic_quality_pixel_by_pixel(tmp_path_factory, seed):
+    truth, results = panoptic_scene(seed)
+    metrics = run(tmp_path_factory.mktemp("panoptic"), truth, results)
+    expected = pixel_by_pixel(truth, results)
+    for one in metrics.classes:
+        values = expected.get(one.name, {"pq": None, "sq": None, "rq": None})
+        assert one.panoptic == (values if values["pq"] is None else pytest.approx(values, abs=1e-12))
+    for name in ("pq", "sq", "rq"):
+        known = [values[name] for values in expected.values()]
+        mean = pytest.approx(np.mean(known), abs=1e-12) if known else None
+        assert getattr(metrics.panoptic, name) == mean
 
 
 def test_what_lies_on_no_truth_is_not_counted(tmp_path):
