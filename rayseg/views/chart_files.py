@@ -52,4 +52,5 @@ def _svg(figure: Figure, name: str) -> str:
     points = float(re.findall(r'\bwidth="([\d.]+)pt"', text)[0])
     opening = re.sub(r' (?:width|height)="[\d.]+pt"', "", text[: text.index(">")])
     label = escape(name.replace("_", " "))
-    return f'{opening} role="img" aria-label="plot: {label}" style="max-width:{points * 1.7:.0f}px"{text[text.index(">") :]}'
+    width = f"min-width:{points:.0f}px;max-width:{points * 1.7:.0f}px"  # narrow windows scroll: text stays readable
+    return f'{opening} role="img" aria-label="plot: {label}" style="{width}"{text[text.index(">") :]}'

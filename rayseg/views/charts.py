@@ -206,7 +206,7 @@ def confusion(metrics: Values, theme: Theme) -> Figure | None:
         ax.pcolormesh(shares[::-1], cmap=colours, vmin=0, vmax=1, edgecolors=theme.grid, linewidth=0.4)
         for i, j in zip(*np.nonzero(counts), strict=True):
             text = f"{counts[i, j]:,}" if counts[i, j] < 10_000 else f"{counts[i, j] / 1000:.0f}k"
-            ink = "#ffffff" if shares[i, j] > 0.55 else theme.ink
+            ink = "#ffffff" if shares[i, j] > 0.85 else theme.ink  # from there on white reads better than dark ink
             ax.text(j + 0.5, side - i - 0.5, text, ha="center", va="center", fontsize=7, color=ink)
         ax.set(xlabel="found as", ylabel="truth", xticks=np.arange(side) + 0.5, yticks=np.arange(side) + 0.5)
         ax.set_xticklabels([_shortened(name) for name in [*names, "missed"]], rotation=45, ha="right", fontsize=8)

@@ -103,7 +103,7 @@ def _overview(metrics: Values, plots: Mapping[str, str]) -> str:
 def _plot(plots: Mapping[str, str], name: str, note: str) -> str:
     if name not in plots:
         return ""
-    return f'<figure class="plot">{plots[name]}<figcaption>{note}</figcaption></figure>'
+    return f'<figure class="plot"><div class="wide">{plots[name]}</div><figcaption>{note}</figcaption></figure>'
 
 
 def _pictures(examples: Sequence[Example], class_names: Sequence[str]) -> str:
@@ -124,7 +124,8 @@ def _confusion_note(metrics: Values) -> str:
     least = "all detections" if score is None else f"detections of score {score:.2f} and more"
     return (
         f"Each row shows what the truths of a class were found as, by {least}, at IoU .50 whatever the class. "
-        "The last column was not found; the last row was found where there is nothing."
+        "The last column was not found; the last row was found where there is nothing. "
+        "Numbers are counts, the stronger the colour the larger the share of the row."
     )
 
 

@@ -129,8 +129,8 @@ def table(
         + "</tr>"
         for row in rows
     )
-    kind = ' class="sortable"' if sortable else ""
+    kind, box = (' class="sortable"', "scroll long") if sortable else ("", "scroll")
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<div class="{box}" tabindex="0" role="region" aria-label="{escape(caption)}">'
         f"<table{kind}><caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
     )
