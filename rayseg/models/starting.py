@@ -68,7 +68,7 @@ def start_model(
     """
     if not class_names:
         raise UsageError("nothing to train on: the data have no classes")
-    architecture, chosen = _architecture(spec_model, settings or {})
+    architecture, chosen = settings_for(spec_model, settings or {})
     if weights is None and spec_model not in ARCHITECTURES:
         weights = spec_model
     if weights is not None and is_weight_name(weights) and not presets.is_detector_weight(weights):
@@ -89,8 +89,11 @@ def start_model(
     return model.train(), report
 
 
-def _architecture(spec_model: str, overrides: Mapping[str, Any]) -> tuple[str, MaskRCNNSettings]:
-    """The architecture's name and its settings, with `overrides` in them."""
+def settings_for(spec_model: str, overrides: Mapping[str, Any]) -> tuple[str, MaskRCNNSettings]:
+    """The architecture's name and its settings, with `overrides` in them: what `start_model` builds.
+
+    A body of timm's that `overrides` bring in brings its own normalisation, unless they name one.
+    """
     if spec_model == rectangles.ARCHITECTURE:
         raise UsageError(f"model {spec_model}: it knows its answers and cannot be trained")
     if spec_model in ARCHITECTURES:

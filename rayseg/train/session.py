@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,8 +20,9 @@ from rayseg import storage
 from rayseg.models import checkpoints
 from rayseg.models.maskrcnn import build
 from rayseg.models.predictor import from_model
-from rayseg.models.starting import StartReport, start_model
+from rayseg.models.starting import StartReport, settings_for, start_model
 from rayseg.train import checkpointing
+from rayseg.train.anchor_fitting import fitted_anchors
 from rayseg.train.batches import keep_sizes
 from rayseg.train.loading import batches
 from rayseg.train.loop import Loop, Step, TensorSlice
@@ -103,14 +104,17 @@ class Session:
 
     def _model(self) -> tuple[nn.Module, StartReport]:
         spec = self.spec
+        fitted = fitted_anchors(self.data, settings_for(spec.model, spec.settings)[1]) if spec.fit_anchors else None
         torch.manual_seed(spec.seed)
         model, report = start_model(
             spec.model,
             self.data.class_names,
-            settings=spec.settings or None,
+            settings={**spec.settings, **(fitted.fields() if fitted else {})},
             weights=spec.weights,
             backbone_weights=spec.backbone_weights,
         )
+        if fitted:
+            report = replace(report, notes=(*report.notes, fitted.text()))
         module: nn.Module = model
         if spec.synchronised_norm and self.place.workers > 1 and self.place.device != "cpu":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)

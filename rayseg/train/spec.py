@@ -38,6 +38,7 @@ class TrainSpec(Spec):
     weights: str | None = Field(None, description="weights to start from: checkpoint, .pth, preset, torchvision name")
     backbone_weights: str | None = Field(None, description="local file with weights of the backbone alone")
     settings: dict[str, Any] = Field({}, description="fields of the architecture's settings, such as min_size")
+    fit_anchors: bool = Field(False, description="fit the sizes and ratios of the anchors to the data's boxes")
 
     epochs: float | None = Field(
         None, gt=0, description="times that every image is seen; 40 where nothing else is said"
