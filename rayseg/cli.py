@@ -109,7 +109,9 @@ def train(
     model: Annotated[Optional[str], typer.Option(help="architecture, or a checkpoint to go on from")] = None,
     weights: Annotated[Optional[str], typer.Option(help="to start from: checkpoint, .pth, torchvision's name")] = None,
     out: Annotated[Optional[str], typer.Option(help="output folder, local or s3://; becomes the checkpoint")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="processes that compute, each on a GPU if there are any")] = None,
+    workers: Annotated[
+        Optional[int], typer.Option(help="processes that compute, each on a GPU if there are any")
+    ] = None,
     file: SpecFile = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="start afresh: delete what OUT holds")] = False,
     json: Annotated[bool, typer.Option("--json", help="progress and result as JSON lines")] = False,
@@ -148,7 +150,8 @@ def verify(
     epilog="""\b
 Examples:
   rayseg inspect s3://bucket/coco --html look.html
-  rayseg inspect annotations.json --images photos/ --no-duplicates --json"""
+  rayseg inspect annotations.json --images photos/ --no-duplicates --json
+  rayseg inspect my-data/ --augment sheet.png --train-spec jobs/train.yaml"""
 )
 def inspect(
     uri: Annotated[str, typer.Argument(help="the data set, local or in object storage")],
@@ -163,6 +166,10 @@ def inspect(
     seed: Annotated[int, typer.Option(help="for --sample and the examples on the page")] = 0,
     duplicates: Annotated[bool, typer.Option(help="decode the images, to find near duplicates")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="exit with 1 where anything was found")] = False,
+    augment: Annotated[Optional[str], typer.Option(help="also write a PNG of images as training changes them")] = None,
+    train_spec: Annotated[
+        Optional[str], typer.Option(help="with --augment: YAML of the training; none: some of every change")
+    ] = None,
 ) -> None:
     """Look at a data set: classes, sizes, missing images, odd annotations, near duplicates across splits.
 
@@ -182,6 +189,8 @@ def inspect(
         found = inspect_dataset(dataset, duplicates=duplicates, examples=examples, seed=seed, progress=show)
     if html:
         write_page(found, html, title=uri)
+    if augment:
+        _write_contact_sheet(dataset, augment, train_spec, uri, seed)
     if json:
         _print({"uri": uri} | found.as_json(), True)
     else:
@@ -190,6 +199,19 @@ def inspect(
         print_inspection(found, uri)
     if strict and not found.clean:
         raise typer.Exit(1)
+
+
+def _write_contact_sheet(dataset: Any, target: str, train_spec: Optional[str], uri: str, seed: int) -> None:
+    from rayseg import datasets, specs
+    from rayseg.train.contact_sheet import IMAGES, SHOWCASE, write_contact_sheet
+    from rayseg.train.records import packed
+    from rayseg.train.spec import TrainSpec
+
+    settings = SHOWCASE
+    if train_spec:
+        spec = specs.build(TrainSpec, train_spec, (), {"data": uri, "out": target})
+        settings, seed = spec.augmentation, spec.seed
+    write_contact_sheet(packed(datasets.sample(dataset, IMAGES, seed=seed)), settings, target, seed=seed)
 
 
 @app.command(
