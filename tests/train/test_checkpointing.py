@@ -79,3 +79,12 @@ def test_one_of_another_model_is_refused(tmp_path):
 
 def test_none_is_none(tmp_path):
     assert checkpointing.restore_latest(str(tmp_path / "nothing"), Loop(Line(), Recipe())) is None
+
+
+def test_object_storage_keeps_them_as_well(bucket):
+    out = f"{bucket}/runs/one"
+    saved(out, [1, 2, 3], [0.5, None, None])
+    checkpointing.prune(out, 1)
+    assert [one.step for one in checkpointing.all_of(out)] == [1, 3]
+    loop = Loop(Line(), Recipe())
+    assert checkpointing.restore_latest(out, loop).step == loop.model.weight.item() == 3
