@@ -209,10 +209,10 @@ class Session:
         score = self.scores.of(self.spec.metric) if self.scores and self._measured_step == self.loop.step else None
         notes = {"best": self.best, "since_best": self.since_best}
         notes["scores"] = self.scores.to_json() if score is not None and self.scores else {}
+        if self.log is not None:  # before the checkpoint: rows of steps that are done again are dropped, lost ones stay lost
+            self.log.write()
         checkpointing.save(self.spec.out, self.loop, score, notes)
         checkpointing.prune(self.spec.out, self.spec.keep)
-        if self.log is not None:
-            self.log.write()
 
     def _write_model(self) -> None:
         """The best checkpoint, or the last where nothing was measured, as a model that any command takes."""
