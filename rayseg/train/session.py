@@ -209,8 +209,8 @@ class Session:
         score = self.scores.of(self.spec.metric) if self.scores and self._measured_step == self.loop.step else None
         notes = {"best": self.best, "since_best": self.since_best}
         notes["scores"] = self.scores.to_json() if score is not None and self.scores else {}
-        if self.log is not None:  # before the checkpoint: rows of steps that are done again are dropped, lost ones stay lost
-            self.log.write()
+        if self.log is not None:
+            self.log.write()  # before the checkpoint: a resume drops rows too many, but cannot bring back lost ones
         checkpointing.save(self.spec.out, self.loop, score, notes)
         checkpointing.prune(self.spec.out, self.spec.keep)
 
