@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import NAMES as BROWSERS
+from browser import find_chromium
 from seaweed import Seaweed
 
 from rayseg import storage
@@ -57,6 +59,15 @@ def ray_cluster(seaweed: Seaweed) -> Iterator[None]:
         cluster.connect()
     yield
     cluster.disconnect()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser that opens pages; tests that need it skip where there is none."""
+    found = find_chromium()
+    if found is None:
+        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import evaluation_scenes as scenes
 import numpy as np
 import pytest
+from browser import open_page
 from PIL import Image
 
 from rayseg.evaluation import evaluate
 from rayseg.views.evaluation_report import evaluation_report
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-TIMEOUT_S = 120
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser: install one of {', '.join(NAMES)}")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +32,6 @@ def report(tmp_path_factory) -> Path:
     path = folder / "report.html"
     path.write_bytes(evaluation_report("Opened", values, metrics.examples, {"Ground truth": "truth.json"}))
     return path
-
-
-def open_page(chromium: str, folder: Path, page: Path, *words: str) -> tuple[str, str]:
-    """Run it without a screen; its standard output and what it logs, the page's console among it."""
-    command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--v=0", *words,
-        page.as_uri(),
-    ]  # fmt: skip
-    environment = {**os.environ, "HOME": str(folder)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("width", [1280, 400])
