@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rayseg.kernels.rles import RleCheck as RleCheck
     from rayseg.kernels.rles import Rles as Rles
     from rayseg.kernels.rles import check_rle as check_rle
+    from rayseg.kernels.roi_crops import roi_align as roi_align
     from rayseg.kernels.soft_suppression import fast_nms as fast_nms
     from rayseg.kernels.soft_suppression import matrix_nms as matrix_nms
     from rayseg.kernels.soft_suppression import soft_nms as soft_nms
@@ -39,6 +40,7 @@ _MODULES = {
     "polygons": ("from_polygons", "to_polygons"),
     "refinement": ("drop_islands", "fill_holes", "keep_largest", "smooth"),
     "rles": ("RleCheck", "Rles", "check_rle"),
+    "roi_crops": ("roi_align",),
     "soft_suppression": ("fast_nms", "matrix_nms", "soft_nms"),
     "suppression": ("batched_nms", "nms"),
     "threads": ("map_images",),

@@ -10,6 +10,7 @@ from rayseg.kernels.mask_suppression import mask_ious, mask_nms
 from rayseg.kernels.polygons import from_polygons, to_polygons
 from rayseg.kernels.refinement import drop_islands, smooth
 from rayseg.kernels.rles import Rles, check_rle
+from rayseg.kernels.roi_crops import roi_align
 from rayseg.kernels.soft_suppression import fast_nms, matrix_nms, soft_nms
 from rayseg.kernels.suppression import batched_nms, nms
 
@@ -17,7 +18,7 @@ from rayseg.kernels.suppression import batched_nms, nms
 def warm_up(everything: bool = True) -> None:
     """Call each kernel once on next to nothing: fills the cache while an image is built, or a worker before it serves.
 
-    With `everything=False` only what labelling needs: suppression, pasting and the RLE record.
+    With `everything=False` only what labelling needs: suppression, crops, pasting and the RLE record.
     """
     boxes, scores = np.array([[0, 0, 4, 4], [1, 1, 3, 3]], np.float32), np.array([0.9, 0.8], np.float32)
     classes, grids = np.array([0, 1]), np.ones((2, 4, 4), np.float32)
@@ -28,6 +29,7 @@ def warm_up(everything: bool = True) -> None:
     rles.boxes_xywh()
     rles.decode(0)
     check_rle(rles.strings()[0], (8, 8))
+    roi_align(np.ones((1, 4, 4, 1), np.float32), boxes, np.array([0, 0]), 1.0, 2)
     if everything:
         _warm_up_the_rest(boxes, scores, classes, rles)
 

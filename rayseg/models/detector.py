@@ -24,6 +24,7 @@ from rayseg import kernels
 from rayseg.models.batching import BatchSizer, in_batches
 from rayseg.models.folding import fold_batch_norms
 from rayseg.models.preprocess import Prepared, Preprocess, as_prepared, as_tensor
+from rayseg.models.roi_pooling import pool_channels_last
 from rayseg.models.thresholds import Thresholds
 from rayseg.records import RawDetections
 
@@ -35,8 +36,8 @@ class MaskRCNNDetector:
     """Turns images into `RawDetections` with a torchvision Mask R-CNN, which it takes over.
 
     `labels` (C,) says which output of the network each class is. `optimize` folds batch norms and, on a CPU, lays
-    the weights out channels last; without it the numbers are torchvision's to the last bits. `sizer` finds the batch
-    size.
+    the weights out channels last and crops the pyramid by the kernel; without it the numbers are torchvision's to the
+    last bits. `sizer` finds the batch size.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class MaskRCNNDetector:
         self._mask_predictor = _KeptClassMasks(heads.mask_predictor)
         if optimize and self.device.type == "cpu":
             model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            pool_channels_last(heads)
         self._model = model
         self._heads = heads
 

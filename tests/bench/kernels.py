@@ -183,6 +183,24 @@ def nms_rows() -> Iterator[Row]:
     )
 
 
+def crop_rows() -> Iterator[Row]:
+    import torch
+    from torchvision import ops
+
+    from rayseg.kernels import roi_align
+
+    features = np.random.default_rng(0).normal(size=(1, 100, 168, 256)).astype(np.float32)
+    planes = torch.from_numpy(features).permute(0, 3, 1, 2).contiguous()
+    _, boxes = detections(1000, 4)
+    placed, owners = in_pixels(boxes, (800, 1333)), np.zeros(len(boxes), np.int64)
+    rois = torch.from_numpy(np.concatenate([np.zeros((len(boxes), 1), np.float32), placed], 1))
+    for side, count in ((7, 1000), (14, 100)):
+        some = placed[:count], owners[:count]
+        ours = median_ms(lambda some=some, side=side: roi_align(features, *some, 0.125, side))
+        peer = median_ms(lambda count=count, side=side: ops.roi_align(planes, rois[:count], side, 0.125, 2))
+        yield Row(f"RoIAlign, {count} boxes to {side}x{side}, 256 channels", ours, "torchvision roi_align", peer, "-")
+
+
 def greedy(ious: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
     """Suppression on a full IoU matrix, as the peers need it."""
     kept: list[int] = []
@@ -262,7 +280,7 @@ def main() -> None:
         check_all(arguments.check)
         return
     print(f"{'work':46} {'ours ms':>9} {'peer ms':>10} {'ratio':>9}  {'wanted':18} best peer")
-    for rows in (paste_rows, encode_rows, nms_rows, mask_rows):
+    for rows in (paste_rows, encode_rows, nms_rows, mask_rows, crop_rows):
         if arguments.only and arguments.only not in rows.__name__:
             continue
         for row in rows():

@@ -338,6 +338,26 @@ def check_refinement(count: int, seed: int = 0) -> int:
     return count
 
 
+def check_roi_align(count: int, seed: int = 0) -> int:
+    """Boxes over every edge, turned around, of no size; maps of one pixel; fixed and adaptive numbers of samples."""
+    rng = np.random.default_rng(seed)
+    compared = 0
+    while compared < count:
+        images, height, width, channels = (int(rng.integers(1, high)) for high in (4, 30, 30, 40))
+        scale, side, ratio = float(rng.choice([1, 0.5, 0.25, 0.03])), int(rng.integers(1, 15)), int(rng.integers(0, 4))
+        features = rng.normal(size=(images, height, width, channels)).astype(np.float32)
+        boxes = random_boxes(rng, int(rng.integers(1, 30)), height, width) / np.float32(scale)
+        if rng.random() < 0.2:
+            boxes = boxes[:, ::-1].copy()
+        owners = rng.integers(0, images, len(boxes))
+        rois = torch.from_numpy(np.concatenate([owners[:, None].astype(np.float32), boxes], 1))
+        planes = torch.from_numpy(features).permute(0, 3, 1, 2).contiguous()
+        expected = ops.roi_align(planes, rois, side, scale, ratio).permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(kernels.roi_align(features, boxes, owners, scale, side, ratio), expected)
+        compared += len(boxes)
+    return compared
+
+
 CHECKS: dict[str, Callable[[int, int], int]] = {
     name.removeprefix("check_"): value for name, value in list(globals().items()) if name.startswith("check_")
 }
