@@ -87,8 +87,8 @@ def label(
         found = estimate(spec, nodes=nodes, price_per_node_hour=price_per_node_hour)
         _print(found.as_json() if json else found.text(), json)
         return
-    from rayseg.label.progress import reporter
     from rayseg.label.run import run
+    from rayseg.outputs.progress import reporter
 
     summary = run(spec, overwrite=overwrite, retry_failed=retry_failed, report=reporter("json" if json else "auto"))
     _print(summary.as_json() if json else summary.text(), json)
@@ -138,7 +138,7 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="the report as one JSON object")] = False,
 ) -> None:
     """Prove that a label output is whole: every input exactly once, every mask valid. Exit code 1 says what is not."""
-    from rayseg.label.verify import verify as verify_output
+    from rayseg.outputs.verify import verify as verify_output
 
     report = verify_output(out)
     _print(report.as_json() if json else report.text(), json)

@@ -32,14 +32,14 @@ from rayseg import __version__, images
 from rayseg.datasets.synthetic import CLASS_NAMES, Sample, generate, write_coco
 from rayseg.errors import UsageError
 from rayseg.evaluation.coco import Metrics, mask_ap, results_of
-from rayseg.label.report import Report
 from rayseg.label.run import Summary, run
 from rayseg.label.spec import LabelSpec
-from rayseg.label.verify import verify
 from rayseg.models.architectures import settings_of
 from rayseg.models.checkpoints import save
 from rayseg.models.maskrcnn import build
 from rayseg.models.predictor import from_model
+from rayseg.outputs.report import Report
+from rayseg.outputs.verify import verify
 from rayseg.specs import validate
 from rayseg.train.loop import History, Step
 from rayseg.train.recipe import Recipe

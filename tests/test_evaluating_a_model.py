@@ -10,8 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rayseg import cli
-from rayseg.label.verify import verify
 from rayseg.models.rectangles import INFO, boxes_of
+from rayseg.outputs.verify import verify
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

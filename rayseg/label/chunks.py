@@ -7,7 +7,7 @@ memory, and what a crash can cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -27,15 +27,6 @@ def unpack(block: pa.Table) -> tuple[pa.Table, dict[str, float]]:
     seconds = dict(block[_SECONDS][0].as_py())
     columns = {name: _whole(block[name]).flatten() for name in block.column_names if name != _SECONDS}
     return pa.table(columns), seconds
-
-
-def add_seconds(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Sum of seconds by stage."""
-    total: dict[str, float] = {}
-    for part in parts:
-        for stage, seconds in part.items():
-            total[stage] = total.get(stage, 0.0) + seconds
-    return total
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -9,21 +9,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import ray
 
-from rayseg import storage
-from rayseg.formats.parts import PartFooter, parse_footer, part_bytes
+from rayseg.formats.parts import PartFooter
 from rayseg.label import chunks
-from rayseg.label.ledger import part_name
+from rayseg.outputs.progress import add_seconds
+from rayseg.outputs.writing import WriteJob, put_part
 
 _MOST_PARTS_WAITING = 2
-
-
-@dataclass(frozen=True)
-class WriteJob:
-    """Where parts go and what their footers say."""
-
-    out: str
-    epoch: int
-    metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -37,18 +28,7 @@ class Written:
 def write_part(job: WriteJob, packed: list[pa.Table]) -> Written:
     """Put one part that holds the rows of `packed` chunks, by ordinal."""
     tables, seconds = zip(*(chunks.unpack(block) for block in packed), strict=True)
-    return Written(put_part(job, pa.concat_tables(tables)), chunks.add_seconds(seconds))
-
-
-def put_part(job: WriteJob, rows: pa.Table) -> PartFooter:
-    """Put `rows` of the data schema as one part of `job.epoch`."""
-    rows = rows.sort_by("ordinal")
-    ordinals = rows["ordinal"].to_numpy()
-    name = part_name(job.epoch, ordinals)
-    data = part_bytes(rows, ordinals=ordinals, metadata=job.metadata)
-    uri = storage.join(job.out, "data", name)
-    storage.write(uri, data)
-    return parse_footer(uri, data)
+    return Written(put_part(job, pa.concat_tables(tables)), add_seconds(seconds))
 
 
 @ray.remote(num_cpus=0)

@@ -11,11 +11,11 @@ from typing import Any
 
 from rayseg import images, storage
 from rayseg.errors import RaysegError
-from rayseg.label.inputs import plan_inputs
-from rayseg.label.model import load_for
-from rayseg.label.progress import clock
 from rayseg.label.spec import LabelSpec
 from rayseg.models.predictor import Predictor
+from rayseg.outputs.inputs import plan_inputs
+from rayseg.outputs.model import load_for
+from rayseg.outputs.progress import clock
 from rayseg.storage import Entry
 
 SAMPLE_IMAGES = 12

@@ -17,15 +17,16 @@ from ray.exceptions import RayError
 
 from rayseg.errors import JobError, RaysegError, StorageError
 from rayseg.label import chunks, pipeline
-from rayseg.label.commit import Committer, WriteJob
-from rayseg.label.ledger import Ledger
-from rayseg.label.lock import Lock
-from rayseg.label.plan import PlanInfo
-from rayseg.label.progress import Meter, Reporter
+from rayseg.label.commit import Committer
 from rayseg.label.source import ReadJob
 from rayseg.label.spec import LabelSpec
 from rayseg.label.worker import WorkerJob
 from rayseg.models.cards import ModelInfo
+from rayseg.outputs.ledger import Ledger
+from rayseg.outputs.lock import Lock
+from rayseg.outputs.plan import PlanInfo
+from rayseg.outputs.progress import Meter, Reporter
+from rayseg.outputs.writing import WriteJob
 
 POLL_S = 0.25
 MOST_CHUNKS_WAITING = 16

@@ -15,19 +15,19 @@ from typing import Any
 from rayseg import cluster, storage
 from rayseg.errors import JobError, UsageError
 from rayseg.formats.parts import PartFooter, read_part
-from rayseg.label import job as jobs
-from rayseg.label import ledger as ledgers
-from rayseg.label import lock as locks
-from rayseg.label.commit import WriteJob, put_part
 from rayseg.label.execution import Execution, Watch
-from rayseg.label.inputs import plan_inputs
-from rayseg.label.job import Job
-from rayseg.label.ledger import Counts, Ledger
-from rayseg.label.plan import write_plan
-from rayseg.label.progress import Meter, Reporter, clock, reporter
 from rayseg.label.spec import LabelSpec
 from rayseg.models.cards import ModelInfo
 from rayseg.models.checkpoints import describe
+from rayseg.outputs import job as jobs
+from rayseg.outputs import ledger as ledgers
+from rayseg.outputs import lock as locks
+from rayseg.outputs.inputs import plan_inputs
+from rayseg.outputs.job import Job
+from rayseg.outputs.ledger import Counts, Ledger
+from rayseg.outputs.plan import write_plan
+from rayseg.outputs.progress import Meter, Reporter, clock, reporter
+from rayseg.outputs.writing import WriteJob, put_part
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,12 @@ import ray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from rayseg import images, storage
-from rayseg.errors import ImageError, RaysegError, StorageError, Unreachable, WrongCredentials
+from rayseg import storage
+from rayseg.formats.parts import ERROR_TYPE, RowError
 from rayseg.label import chunks
-from rayseg.label.plan import PlanInfo, read_plan
 from rayseg.models.preprocess import Prepared, Preprocess
+from rayseg.outputs.loading import prepare_image, read_image
+from rayseg.outputs.plan import PlanInfo, read_plan
 
 READ_THREADS = 16
 
@@ -38,7 +39,7 @@ CHUNK_SCHEMA = pa.schema(
         ("pixels", pa.large_binary()),  # empty when it did not decode
         ("pixels_shape", pa.list_(pa.int32(), 3)),  # (H, W, 3) uint8, or (3, h, w) float32 when `resized`
         ("resized", pa.bool_()),
-        ("error", pa.struct([("stage", pa.string()), ("kind", pa.string()), ("message", pa.string())])),
+        ("error", ERROR_TYPE),
     ]
 )
 
@@ -122,7 +123,7 @@ def _chunk(job: ReadJob, reads: list[Reading]) -> pa.Table:
         _pixels(prepared),
         [one and one.pixels.shape for one in prepared],
         [one and one.resized for one in prepared],
-        [None if isinstance(one, Prepared) else one for one in loaded],
+        [_error_fields(one) for one in loaded],
     ]
     arrays = [pa.array(column, kind) for column, kind in zip(columns, CHUNK_SCHEMA.types, strict=True)]
     return chunks.pack(pa.Table.from_arrays(arrays, schema=CHUNK_SCHEMA), seconds)
@@ -138,29 +139,21 @@ def _pixels(prepared: list[Prepared | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.large_binary(), len(lengths), buffers)
 
 
-def _load(job: ReadJob, future: Future[bytes], seconds: dict[str, float]) -> Prepared | dict[str, str]:
-    """One image on its way to the model, or its `error`."""
+def _load(job: ReadJob, future: Future[bytes], seconds: dict[str, float]) -> Prepared | RowError:
+    """One image on its way to the model, or its error."""
     begin = time.perf_counter()
-    try:
-        data = future.result()
-    except (Unreachable, WrongCredentials):
-        raise
-    except StorageError as error:
-        return _error("read", error)
-    finally:
-        seconds["read"] += time.perf_counter() - begin
-    begin = time.perf_counter()
-    try:
-        image = images.decode(data, max_pixels=job.max_pixels, max_bytes=job.max_bytes)
-        return job.preprocess.prepare(image)
-    except ImageError as error:
-        return _error("decode", error)
-    finally:
-        seconds["decode"] += time.perf_counter() - begin
+    data = read_image(future.result)
+    read = time.perf_counter()
+    seconds["read"] += read - begin
+    if isinstance(data, RowError):
+        return data
+    loaded = prepare_image(data, job.preprocess, max_pixels=job.max_pixels, max_bytes=job.max_bytes)
+    seconds["decode"] += time.perf_counter() - read
+    return loaded
 
 
-def _error(stage: str, error: RaysegError) -> dict[str, str]:
-    return {"stage": stage, "kind": error.kind, "message": str(error)}
+def _error_fields(loaded: Prepared | RowError) -> dict[str, str] | None:
+    return {name: getattr(loaded, name) for name in ERROR_TYPE.names} if isinstance(loaded, RowError) else None
 
 
 def prepared_images(table: pa.Table) -> list[Prepared | None]:

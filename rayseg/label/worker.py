@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ from rayseg import kernels
 from rayseg.errors import ModelError
 from rayseg.formats.parts import RowError, rows_table
 from rayseg.label import chunks
-from rayseg.label.model import load_for
 from rayseg.label.source import prepared_images
 from rayseg.label.spec import LabelSpec
 from rayseg.models.predictor import Predictor
-from rayseg.models.preprocess import Prepared
+from rayseg.outputs.loading import detect_images
+from rayseg.outputs.model import load_for
 from rayseg.records import RawDetections
 
 
@@ -48,7 +48,7 @@ class LabelWorker:
         table, seconds = chunks.unpack(block)
         images = prepared_images(table)
         with self._model_turn(seconds):
-            raws = self._detect([image for image in images if image is not None])
+            raws = detect_images(self._predictor, [image for image in images if image is not None])
         begin = time.perf_counter()
         found = iter(self._predictor.finish([raw for raw in raws if isinstance(raw, RawDetections)]))
         labelled = iter([next(found) if isinstance(raw, RawDetections) else raw for raw in raws])
@@ -70,17 +70,6 @@ class LabelWorker:
             finally:
                 self._last_turn = time.perf_counter()
                 seconds["detect"] = self._last_turn - begin
-
-    def _detect(self, images: Sequence[Prepared]) -> list[RawDetections | RowError]:
-        """Detections per image; an image that the model cannot take, even alone, becomes an error."""
-        if not images:
-            return []
-        try:
-            return list(self._predictor.detect(images))
-        except ModelError as error:
-            if len(images) == 1:
-                return [RowError("model", error.kind, str(error), images[0].image_hw)]
-        return [result for image in images for result in self._detect([image])]
 
 
 def _warm_up(predictor: Predictor) -> None:

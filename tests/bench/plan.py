@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from rayseg import storage
 from rayseg.formats.parts import BrokenPart, OrdinalBitmap, RowError, part_bytes, read_footers, rows_table
-from rayseg.label.plan import write_plan
+from rayseg.outputs.plan import write_plan
 from rayseg.storage import Entry
 
 PAGE = 1000

@@ -32,7 +32,3 @@ def test_a_chunk_among_others_is_taken_alone():
     table, seconds = chunks.unpack(both.slice(1, 1))
     assert table["x"].to_pylist() == [20, 21]
     assert seconds == {"read": 20.0}
-
-
-def test_seconds_add_up_by_stage():
-    assert chunks.add_seconds([{"read": 1.0}, {"read": 2.0, "idle": 3.0}]) == {"read": 3.0, "idle": 3.0}

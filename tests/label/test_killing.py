@@ -14,10 +14,10 @@ from label.killing import assert_same_rows
 from PIL import Image
 
 from rayseg import storage
-from rayseg.label.progress import LineReporter
 from rayseg.label.run import run
 from rayseg.label.spec import LabelSpec
-from rayseg.label.verify import verify
+from rayseg.outputs.progress import LineReporter
+from rayseg.outputs.verify import verify
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

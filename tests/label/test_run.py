@@ -18,11 +18,11 @@ from PIL import Image
 from rayseg import storage
 from rayseg.errors import JobError, ModelError, ObjectNotFound, StorageError, UsageError
 from rayseg.label import commit, pipeline
-from rayseg.label import ledger as ledgers
-from rayseg.label.progress import LineReporter
 from rayseg.label.run import run
 from rayseg.label.spec import LabelSpec
-from rayseg.label.verify import verify
+from rayseg.outputs import ledger as ledgers
+from rayseg.outputs.progress import LineReporter
+from rayseg.outputs.verify import verify
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -9,9 +9,9 @@ from PIL import Image
 from rayseg import storage
 from rayseg.errors import Unreachable
 from rayseg.label import chunks
-from rayseg.label.plan import write_plan
 from rayseg.label.source import ReadJob, prepared_images, read_chunks
 from rayseg.models.preprocess import Preprocess
+from rayseg.outputs.plan import write_plan
 from rayseg.storage import Entry
 
 SIZES = [(40, 60), (300, 200), (64, 64), (1, 1), (17, 500)]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayseg.formats.parts import PLAN_SCHEMA
-from rayseg.label.plan import GROUP_ROWS, BrokenPlan, PlanInfo, PlanPart, check_part, iter_plan, read_plan, write_plan
+from rayseg.outputs.plan import GROUP_ROWS, BrokenPlan, PlanInfo, PlanPart, check_part, iter_plan, read_plan, write_plan
 from rayseg.storage import Entry
 
 

@@ -7,11 +7,9 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
-
-from rayseg.label.chunks import add_seconds
 
 WINDOW_S = 30.0
 RECENT_PARTS = 8
@@ -95,6 +93,15 @@ class Meter:
             return 0.0
         (begin, first), (_, last) = self._samples[0], self._samples[-1]
         return (last - first) / max(now - begin, 1e-9)
+
+
+def add_seconds(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Sum of seconds by stage."""
+    total: dict[str, float] = {}
+    for part in parts:
+        for stage, seconds in part.items():
+            total[stage] = total.get(stage, 0.0) + seconds
+    return total
 
 
 def bottleneck(seconds: Mapping[str, float]) -> str:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rayseg import storage
 from rayseg.errors import JobError
 from rayseg.formats.parts import RowError, rows_table
-from rayseg.label import ledger as ledgers
-from rayseg.label.commit import WriteJob, put_part
+from rayseg.outputs import ledger as ledgers
+from rayseg.outputs.writing import WriteJob, put_part
 
 TOTAL = 100
 

@@ -16,10 +16,10 @@ from pycocotools import mask as coco_mask
 from rayseg.errors import JobError
 from rayseg.formats.parts import DATA_SCHEMA, RowError, count_rows, part_bytes, rows_table
 from rayseg.kernels import Rles, paste_rle
-from rayseg.label.plan import write_plan
-from rayseg.label.report import Report
-from rayseg.label.row_checks import check_rows
-from rayseg.label.verify import verify
+from rayseg.outputs.plan import write_plan
+from rayseg.outputs.report import Report
+from rayseg.outputs.row_checks import check_rows
+from rayseg.outputs.verify import verify
 from rayseg.records import Instances
 from rayseg.storage import Entry
 

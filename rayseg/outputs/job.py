@@ -12,9 +12,9 @@ from typing import Any
 from rayseg import storage
 from rayseg.errors import JobError, ObjectNotFound
 from rayseg.formats.parts import SCHEMA_VERSION
-from rayseg.label.plan import PlanInfo
-from rayseg.label.spec import LabelSpec
 from rayseg.models.cards import ModelInfo
+from rayseg.outputs.plan import PlanInfo
+from rayseg.outputs.spec import OutputSpec
 
 _PACKAGES = ("rayseg", "ray", "torch", "torchvision", "numba", "pyarrow", "numpy")
 
@@ -31,12 +31,12 @@ class Job:
     skipped: dict[str, int]
 
     @classmethod
-    def of(cls, spec: LabelSpec, plan: PlanInfo, model: ModelInfo, skipped: dict[str, int]) -> Job:
+    def of(cls, spec: OutputSpec, plan: PlanInfo, model: ModelInfo, skipped: dict[str, int]) -> Job:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(spec.model_dump(), plan, describe_model(spec, model), versions(), created, skipped)
 
 
-def describe_model(spec: LabelSpec, model: ModelInfo) -> dict[str, Any]:
+def describe_model(spec: OutputSpec, model: ModelInfo) -> dict[str, Any]:
     """The `model` entry of job and manifest."""
     return {
         "uri": spec.model,
@@ -71,7 +71,7 @@ def read(out: str) -> Job | None:
         raise JobError(f"{_uri(out)}: not a job record: {error!r}") from None
 
 
-def check_same(out: str, job: Job, spec: LabelSpec, model: ModelInfo) -> None:
+def check_same(out: str, job: Job, spec: OutputSpec, model: ModelInfo) -> None:
     """Raise `JobError` with every difference that would make a resumed run write other rows."""
     asked = spec.result_fields()
     pairs = [(key, job.spec.get(key), asked[key]) for key in asked if key != "out" and job.spec.get(key) != asked[key]]

@@ -20,9 +20,9 @@ from rayseg import storage
 from rayseg.errors import JobError, ObjectNotFound, StorageError
 from rayseg.formats.ordinals import OrdinalBitmap, to_ranges
 from rayseg.formats.parts import COUNT_KEYS, DATA_SCHEMA, PartFooter, count_rows, parse_footer
-from rayseg.label.plan import GROUP_ROWS, BrokenPlan, PlanInfo, check_part, read_plan
-from rayseg.label.report import MAX_FAULTS, Fault, Report
-from rayseg.label.row_checks import Finding, check_rows
+from rayseg.outputs.plan import GROUP_ROWS, BrokenPlan, PlanInfo, check_part, read_plan
+from rayseg.outputs.report import MAX_FAULTS, Fault, Report
+from rayseg.outputs.row_checks import Finding, check_rows
 
 Progress = Callable[[int, int], None]
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from rayseg import storage
 from rayseg.errors import ObjectNotFound, StorageError, UsageError
-from rayseg.label import inputs, lists
-from rayseg.label.inputs import Inputs, plan_inputs
-from rayseg.label.repeats import Repeats
+from rayseg.outputs import inputs, lists
+from rayseg.outputs.inputs import Inputs, plan_inputs
+from rayseg.outputs.repeats import Repeats
 
 DATA = Path(os.environ.get("RAYSEG_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -30,8 +30,8 @@ from typing import Literal
 from rayseg import storage
 from rayseg.errors import ObjectNotFound, UsageError
 from rayseg.formats import coco
-from rayseg.label.lists import csv_uris, parquet_entries, text_uris
-from rayseg.label.repeats import Repeats
+from rayseg.outputs.lists import csv_uris, parquet_entries, text_uris
+from rayseg.outputs.repeats import Repeats
 from rayseg.storage import Entry
 
 Kind = Literal["folder", "glob", "text", "csv", "parquet", "coco"]

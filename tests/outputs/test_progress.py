@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rayseg.label.progress import JsonReporter, LineReporter, Meter, Snapshot, bottleneck, clock
+from rayseg.outputs.progress import JsonReporter, LineReporter, Meter, Snapshot, add_seconds, bottleneck, clock
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,7 @@ def test_json_lines_are_json(capsys):
     message, progress = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert message == {"event": "message", "message": "resuming"}
     assert (progress["event"], progress["done"], progress["eta_s"]) == ("progress", 500, 120.0)
+
+
+def test_seconds_add_up_by_stage():
+    assert add_seconds([{"read": 1.0}, {"read": 2.0, "idle": 3.0}]) == {"read": 3.0, "idle": 3.0}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rayseg.label.spec import LabelSpec
 from rayseg.models.predictor import Predictor, load
+from rayseg.outputs.spec import OutputSpec
 
 
-def load_for(spec: LabelSpec, device: str | None = None) -> Predictor:
+def load_for(spec: OutputSpec, device: str | None = None) -> Predictor:
     """`spec.model` on `device`. Raises `ModelError` or `StorageError`, naming it."""
     predictor = load(spec.model, device)
     for name in ("score_threshold", "iou_threshold", "max_detections"):

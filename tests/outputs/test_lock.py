@@ -11,7 +11,7 @@ import pytest
 
 from rayseg import storage
 from rayseg.errors import JobError
-from rayseg.label import lock as locks
+from rayseg.outputs import lock as locks
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_second_run_on_this_machine_is_refused_at_once_and_names_the_first(out
 
 
 def test_the_lock_of_a_killed_process_is_taken_at_once(out):
-    code = f"from rayseg.label import lock; lock.acquire({out!r}, ttl_s=3600); import os; os.kill(os.getpid(), 9)"
+    code = f"from rayseg.outputs import lock; lock.acquire({out!r}, ttl_s=3600); import os; os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     assert storage.exists(storage.join(out, "lock.json"))
     locks.acquire(out).release()
