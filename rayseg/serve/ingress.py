@@ -1,4 +1,4 @@
-"""The FastAPI application of an ingress, made of its routers. No Ray here: a test drives it with stand-ins for replicas.
+"""The web application of an ingress: its routers, its documentation, its door. No Ray here: tests give it stand-ins.
 
 Every answer that is not the one asked for is a problem document, whoever it comes from.
 """
@@ -6,24 +6,32 @@ Every answer that is not the one asked for is a problem document, whoever it com
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from rayseg import __version__
-from rayseg.serve import batch_routes, models_routes, page_routes, predict_routes, problems
+from rayseg.serve import batch_routes, models_routes, openapi, page_routes, predict_routes, problems
+from rayseg.serve.auth import Tokens
+from rayseg.serve.door import Door
 from rayseg.serve.problems import Problem
 from rayseg.serve.service import Service
 
 _log = logging.getLogger("rayseg.serve")
+_DESCRIPTION = "Instance segmentation: one image now, or a bucket of them as a batch."
+_KINDS = {404: "not-found", 405: "method-not-allowed"}
 
 
-def build_app(service: Service) -> FastAPI:
-    """The application that answers for `service`."""
-    app = FastAPI(title="rayseg", version=__version__, redoc_url=None)
+def build_app(service: Service, tokens: Tokens | None = None) -> Door:
+    """The application that answers for `service`, behind its door."""
+    tokens = tokens or Tokens({})
+    app = FastAPI(title="rayseg", version=__version__, description=_DESCRIPTION, redoc_url=None)
     app.include_router(predict_routes.router(service))
     app.include_router(batch_routes.router(service))
     app.include_router(models_routes.router(service))
@@ -32,11 +40,20 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(Exception, _of_anything)
-    return app
+    app.openapi = lambda: _openapi(app, bool(tokens.hashes))  # type: ignore[method-assign]
+    return Door(app, service.spec, tokens, service.metrics)
+
+
+def _openapi(app: FastAPI, protected: bool) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        app.openapi_schema = openapi.completed(document, protected)
+    return app.openapi_schema
 
 
 def _answer(request: Request, problem: Problem) -> Response:
-    request_id = request.scope.get("state", {}).get("request_id") or problems.request_id_of(None)
+    request.state.problem = problem.kind
+    request_id = getattr(request.state, "request_id", None) or problems.request_id_of(None)
     return Response(problem.body(request_id), problem.status, problem.headers, problems.MEDIA_TYPE)
 
 
@@ -45,15 +62,21 @@ async def _of_problem(request: Request, error: Any) -> Response:
 
 
 async def _of_validation(request: Request, error: Any) -> Response:
-    faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])
-    return _answer(request, Problem(422, "bad-request", faults))
+    return _answer(request, Problem(422, "bad-request", "; ".join(_fault(fault) for fault in error.errors()[:5])))
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0])
+    return f"{place[:100]}: {fault['msg']}"
 
 
 async def _of_http(request: Request, error: Any) -> Response:
-    kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
-    return _answer(request, Problem(error.status_code, kind, str(error.detail), headers=error.headers))
+    kind = _KINDS.get(error.status_code, "bad-request")
+    detail = error.detail if isinstance(error.detail, str) else HTTPStatus(error.status_code).phrase
+    return _answer(request, Problem(error.status_code, kind, detail, headers=error.headers))
 
 
 async def _of_anything(request: Request, error: Any) -> Response:
-    _log.exception("request failed", exc_info=error)
+    fields = {"request_id": getattr(request.state, "request_id", None)}
+    _log.error("failed", extra={"fields": fields}, exc_info=error)
     return _answer(request, problems.internal())

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rayseg.serve.metrics import Metrics
 from rayseg.serve.prefixes import Prefixes
 from rayseg.serve.problems import Problem
 from rayseg.serve.spec import ServeSpec
@@ -40,7 +41,7 @@ class Service:
     replicas: Mapping[str, Replicas]
     prefixes: Prefixes
     ready: Callable[[], Awaitable[Mapping[str, int]]]  # warm replicas of each model
-    extra: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def model(self, name: str | None) -> ModelFacts:
         """The named model, or the default. Raises a `Problem` that names those there are."""

@@ -1,0 +1,67 @@
+"""From an ingress to the replicas of a model through Ray Serve's handle: one call, its time limit, its one second try.
+
+A call whose replica is lost is made again, once; predictions change nothing, so it does not matter how far the first came.
+Whatever fails becomes a `Problem` that tells the caller what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ray.exceptions import RayActorError, RayError, RayTaskError, WorkerCrashedError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+    ReplicaUnavailableError,
+)
+
+from rayseg.serve import problems
+from rayseg.serve.problems import Problem, busy
+
+_log = logging.getLogger("rayseg.serve")
+_LOST = (RayActorError, WorkerCrashedError, ReplicaUnavailableError)
+_TRIES = 2
+
+
+class ServeReplicas:
+    """`service.Replicas` on a deployment handle; `on_retry` is called when a call is made again."""
+
+    def __init__(self, name: str, handle: Any, on_retry: Callable[[], None] = lambda: None) -> None:
+        self._name, self._handle, self._on_retry = name, handle, on_retry
+
+    async def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
+        """What `method` of one replica returns. Raises a `Problem`, also where that is what it returns."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                result = await self._tried(method, args)
+        except TimeoutError:
+            raise Problem(
+                503, "timeout", f"no answer within {timeout_s:g} s; try again later", headers={"Retry-After": "5"}
+            ) from None
+        except BackPressureError:
+            raise busy("too many requests wait for this model; try again") from None
+        except DeploymentUnavailableError:
+            raise Problem(503, "model-unavailable", "this model could not be loaded; its log says why") from None
+        except (RayError, RayServeException) as error:
+            _log.error("call failed", extra={"fields": {"model": self._name, "method": method}}, exc_info=error)
+            if isinstance(error, _LOST):
+                raise busy("the replica that had this request was lost, twice; try again") from None
+            raise problems.internal() from None
+        if isinstance(result, Problem):
+            raise result
+        return result
+
+    async def _tried(self, method: str, args: tuple[Any, ...]) -> Any:
+        for left in reversed(range(_TRIES)):
+            try:
+                return await getattr(self._handle, method).remote(*args)
+            except _LOST as error:
+                if isinstance(error, RayTaskError) or not left:
+                    raise
+                self._on_retry()
+                _log.warning("replica lost, calling again", extra={"fields": {"model": self._name, "method": method}})
+        raise AssertionError("the last try returns or raises")
