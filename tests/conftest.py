@@ -17,6 +17,7 @@ from rayseg import storage
 # Ray reads these when it is imported. The token lives as long as the tests do.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = uuid.uuid4().hex * 2
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # so that tests do not wait for its 2 s
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -29,11 +29,12 @@ from rayseg.errors import JobError, ObjectNotFound, UsageError
 from rayseg.formats.registry import read
 from rayseg.models.checkpoints import CARD_NAME, WEIGHTS_NAME
 from rayseg.train import checkpointing, job, metrics_log
+from rayseg.train.board import Board
 from rayseg.train.records import Records, packed
 from rayseg.train.session import BAD_SLICES
 from rayseg.train.spec import TrainSpec
 from rayseg.train.watching import Reporter, clock, reporter
-from rayseg.train.worker import Board, Work, work
+from rayseg.train.worker import Work, work
 
 POLL_S = 0.25
 _GROUP_TIMEOUT_S = 1800  # validation of the lead is waited for this long

@@ -1,9 +1,8 @@
-"""What runs in a Ray Train worker, and the board on which it tells the driver how it goes."""
+"""What runs in a Ray Train worker."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,39 +24,6 @@ class Work:
     spec: TrainSpec
     data: list[ray.ObjectRef]  # of Records: the training images, and those of validation where there are any
     board: Any
-
-
-class Board:
-    """An actor between the workers and the driver: what they tell waits here, and so does the wish to stop."""
-
-    def __init__(self) -> None:
-        self._events: deque[dict[str, Any]] = deque(maxlen=1000)
-        self._stop = False
-        self._failure: tuple[str, str] | None = None
-
-    def tell(self, event: dict[str, Any]) -> None:
-        """From a worker."""
-        self._events.append(event)
-
-    def take(self) -> list[dict[str, Any]]:
-        """All that was told since the last call."""
-        taken = list(self._events)
-        self._events.clear()
-        return taken
-
-    def stop(self) -> None:
-        """Ask the workers to save and end."""
-        self._stop = True
-
-    def stopping(self) -> bool:
-        return self._stop
-
-    def fail(self, kind: str, message: str) -> None:
-        """No new worker can help: say why, for the driver and for workers that are started again."""
-        self._failure = self._failure or (kind, message)
-
-    def failure(self) -> tuple[str, str] | None:
-        return self._failure
 
 
 class _Wish:

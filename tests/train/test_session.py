@@ -1,52 +1,25 @@
 """A worker's whole part: whatever ends it, the same spec goes on, and ends where an uninterrupted run ends."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
+import forked
 import pytest
 import safetensors.torch
-from tiny_training import SETTINGS
+from tiny_runs import STEPS, go, go_and_be_killed, losses, spec_of, write_data
 
 import rayseg
-from rayseg import read, specs
-from rayseg.datasets.synthetic import generate, write_coco
+from rayseg import read
 from rayseg.errors import JobError
 from rayseg.train import metrics_log
-from rayseg.train.records import packed
-from rayseg.train.session import Session
-from rayseg.train.spec import TrainSpec
 
-STEPS = 5
+pytestmark = pytest.mark.xdist_group("forked")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A folder with a small COCO data set."""
-    root = tmp_path_factory.mktemp("data")
-    write_coco(root, generate(5, seed=0, size_px=64, max_objects=3))
-    return str(root)
-
-
-def spec_of(data, out, **changes):
-    values = {"data": data, "out": str(out), "model": "maskrcnn_resnet10_fpn", "settings": SETTINGS, "batch_size": 2}
-    values |= {"steps": STEPS, "save_every_steps": 2, "warmup_steps": 2, "loaders": 1, "average": 0.9}
-    return specs.validate(TrainSpec, values | changes)
-
-
-def go(spec, **hooks):
-    val = packed(read(spec.val)) if spec.val else None
-    return Session(spec, packed(read(spec.data)), val, **hooks).go()
-
-
-def losses(out):
-    """The loss of each step by its number, as metrics.csv has it."""
-    rows = metrics_log.read(str(out))
-    assert len({row["step"] for row in rows}) == len(rows)
-    return {int(row["step"]): float(row["loss"]) for row in rows}
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +55,8 @@ def test_a_run_that_was_asked_to_stop_goes_on(whole, data, tmp_path):
 
 
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(whole, data, tmp_path):
-    script = f"""
-import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import torch
-from test_session import go, spec_of
-def tell(event):
-    if event.get("step") == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-torch.set_num_threads(1)
-go(spec_of({data!r}, {str(tmp_path)!r}), tell=tell)
-"""
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    assert subprocess.run([sys.executable, "-c", script], env=env, check=False).returncode == -signal.SIGKILL
+    killed = forked.start(go_and_be_killed, spec_of(data, tmp_path), 2)
+    assert forked.exit_codes(killed) == [-signal.SIGKILL]
     told = []
     assert go(spec_of(data, tmp_path), tell=told.append).finished
     assert "going on from step 2" in told[0]["message"]

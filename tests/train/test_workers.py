@@ -1,35 +1,26 @@
 """Two workers learn what one learns, wait for nobody, and know the same."""
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import forked
 import pytest
 import torch
+import training_pair
 from tiny_training import drawn, flat, slices_of, tiny
 
 from rayseg.train.loop import Loop
 from rayseg.train.order import Order
 from rayseg.train.recipe import Recipe
 
-HERE = Path(__file__).parent
-TIMEOUT_S = 180
+pytestmark = pytest.mark.xdist_group("forked")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What the two workers of `two_workers.py` found."""
+    """What the two workers of `training_pair.py` found."""
     folder = tmp_path_factory.mktemp("workers")
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parents[1])]), "OMP_NUM_THREADS": "1"}
-    script = str(HERE / "two_workers.py")
-    running = [subprocess.Popen([sys.executable, script, str(rank), str(folder)], env=env) for rank in range(2)]
-    try:
-        assert [one.wait(TIMEOUT_S) for one in running] == [0, 0]
-    finally:
-        for one in running:
-            one.kill()
+    running = [forked.start(training_pair.main, rank, folder) for rank in range(2)]
+    assert forked.exit_codes(*running) == [0, 0]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

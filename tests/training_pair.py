@@ -1,7 +1,4 @@
-"""One of two workers of a `torch.distributed` group: python two_workers.py RANK FOLDER. What it finds is in its RANK.pt."""
-
-import sys
-from pathlib import Path
+"""One of two workers of a `torch.distributed` group, as a process of its own: see `main`."""
 
 import torch
 from tiny_training import Line, drawn, flat, slices_of, tiny, without_objects
@@ -43,6 +40,7 @@ def one_stops(rank):
 
 
 def main(rank, folder):
+    """What the worker of `rank` finds is in RANK.pt of `folder`."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     images = drawn()
@@ -59,7 +57,3 @@ def main(rank, folder):
     }
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
