@@ -145,7 +145,7 @@ class Browser:
     def until(self, expression: str) -> Any:
         """Wait until the expression is true in the page; its value."""
         return self.look(
-            "new Promise((done, fail) => { const ends = Date.now() + 30000; const see = () => { const seen = ("
+            "new Promise((done, fail) => { const ends = Date.now() + 100000; const see = () => { const seen = ("
             f"{expression}); if (seen) done(seen); else if (Date.now() > ends) fail(new Error('never: ' + "
             f"{json.dumps(expression)})); else setTimeout(see, 10); }}; see(); }})"
         )

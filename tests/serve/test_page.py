@@ -1,0 +1,286 @@
+"""The page as its user has it: Chromium, a dropped file, a moved slider, a downloaded file; nothing on the console."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from browser import Browser
+from PIL import Image
+from pycocotools.coco import COCO
+from serve.fake_endpoint import BATCH, Endpoint, problem
+
+from rayseg import kernels, load
+from rayseg.views.colours import class_rgb
+
+ANSWERED = "!document.querySelector('#found').hidden && document.querySelector('#busy').hidden"
+READY = "document.querySelector('#model-facts').textContent.includes('classes')"
+
+
+@pytest.fixture(scope="module")
+def browser(chromium, tmp_path_factory) -> Iterator[Browser]:
+    opened = Browser(chromium, tmp_path_factory.mktemp("browser"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Endpoint]:
+    with Endpoint() as running:
+        yield running
+
+
+@pytest.fixture
+def endpoint(server) -> Endpoint:
+    """As if it had just been started."""
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def page(browser, endpoint) -> Iterator[Browser]:
+    """The page, ready; in the end it has said nothing and asked nobody but its own server."""
+    browser.console.clear()
+    browser.requests.clear()
+    browser.appear(width=1280)
+    browser.open(endpoint.url + "/")
+    browser.until(READY)
+    yield browser
+    assert browser.console == []
+    for method, url in browser.requests:
+        assert url.startswith((endpoint.url + "/", "blob:" + endpoint.url)), url
+        path = urlsplit(url).path
+        assert path == "/" or path.startswith(("/page/", "/v1/")) or url.startswith("blob:"), (method, url)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> Path:
+    """Four quadrants: red, green, blue and a darker red, so that the rectangles have classes and scores of their own."""
+    pixels = np.zeros((120, 200, 3), np.uint8)
+    pixels[:60, :100, 0], pixels[:60, 100:, 1], pixels[60:, :100, 2], pixels[60:, 100:, 0] = 250, 200, 150, 60
+    path = tmp_path_factory.mktemp("picture") / "quadrants.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def dropped(page: Browser, picture: Path) -> list[dict]:
+    """Drop it; what the model itself finds."""
+    page.drop("#stage", picture)
+    page.until(ANSWERED)
+    return load("rectangles").predict([np.asarray(Image.open(picture))])[0].to_coco(1)
+
+
+def slide(page: Browser, *keys: str) -> None:
+    """Move the slider with the keyboard: an arrow is a hundredth."""
+    page.look("document.querySelector('#score').focus()")
+    for key in keys:
+        page.key(key)
+
+
+def asked(endpoint: Endpoint) -> int:
+    return sum(path == "/v1/predict" for _, path, _ in endpoint.seen)
+
+
+def test_drop_slide_filter_and_download(page, endpoint, picture):
+    found = dropped(page, picture)
+    scores = [one["score"] for one in found]
+    assert page.text("#count") == "4 of 4 instances shown"
+    slide(page, *20 * ["ArrowRight"])
+    assert 0 < sum(score >= 0.7 for score in scores) < 4, "the slider has something to do"
+    assert page.text("#count") == f"{sum(score >= 0.7 for score in scores)} of 4 instances shown"
+    assert page.look("document.querySelectorAll('#instances li').length") == sum(score >= 0.7 for score in scores)
+    slide(page, "Home")
+    assert page.text("#least") == "0.05", "the slider reaches down to what was asked for"
+    page.click("#classes label:first-child input")
+    assert page.text("#count") == "2 of 4 instances shown", "both reds are gone"
+    assert asked(endpoint) == 1, "none of that asked again"
+
+    downloaded = page.downloaded("#results")
+    assert downloaded.name == "quadrants.results.json"
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 1, "width": 200, "height": 120}], "categories": [{"id": i} for i in range(3)]}
+    truth.createIndex()
+    results = truth.loadRes(str(downloaded))
+    wanted = [one for one in found if one["category_id"] != 0]
+    for annotation, one in zip(results.loadAnns(results.getAnnIds()), wanted, strict=True):
+        assert (annotation["category_id"], annotation["bbox"]) == (one["category_id"], one["bbox"])
+        mask = kernels.Rles.from_coco([one["segmentation"]]).decode(0)
+        assert np.array_equal(results.annToMask(annotation), mask)
+
+
+def test_the_data_set_and_the_picture(page, picture):
+    found = dropped(page, picture)
+    page.click("#captions")
+    dataset = COCO(str(page.downloaded("#dataset")))
+    assert [one["name"] for one in dataset.loadCats([0, 1, 2])] == ["red", "green", "blue"]
+    assert dataset.loadImgs(1)[0] == {"id": 1, "file_name": "quadrants.png", "width": 200, "height": 120}
+    assert [one["score"] for one in dataset.loadAnns(dataset.getAnnIds())] == [one["score"] for one in found]
+
+    drawn = np.asarray(Image.open(page.downloaded("#png")).convert("RGB"), int)
+    before = np.asarray(Image.open(picture), int)
+    for one in found:
+        inner = np.zeros(before.shape[:2], bool)
+        x, y, width, height = (round(value) for value in one["bbox"])
+        inner[y + 4 : y + height - 4, x + 4 : x + width - 4] = True
+        wanted = 0.6 * before[inner] + 0.4 * np.array(class_rgb(one["category_id"]))
+        assert np.abs(drawn[inner] - wanted).max() <= 2, "tinted by two fifths in the class's colour"
+    outside = ~np.any([kernels.Rles.from_coco([one["segmentation"]]).decode(0) for one in found], axis=0)
+    for axis in (0, 1):
+        outside &= np.roll(outside, 2, axis) & np.roll(outside, -2, axis)
+    assert np.array_equal(drawn[outside], before[outside]), "beyond the outlines the image is as it was"
+
+
+def test_pointing_and_the_keyboard_show_class_score_and_area(page, picture):
+    found = dropped(page, picture)
+    area = page.look(
+        "(() => { const box = canvas.getBoundingClientRect(); return [box.x, box.y, box.width / 200]; })()"
+    )
+    x, y, width, height = found[1]["bbox"]
+    page.point(area[0] + area[2] * (x + width / 2), area[1] + area[2] * (y + height / 2))
+    said = f"{found[1]['score']:.3f}"
+    assert page.until("!document.querySelector('#tip').hidden") and said in page.text("#tip")
+    assert "green" in page.text("#tip") and f"{found[1]['area']:,} px" in page.text("#tip")
+    assert page.look("document.querySelector('#instances [aria-selected=true]').innerText").startswith("green")
+    page.point(area[0] + area[2] * 100, area[1] + area[2] * 60)
+    assert page.look("document.querySelector('#tip').hidden"), "nothing lies in the middle"
+
+    page.look("document.querySelector('#none').focus()")
+    page.key("Tab")
+    assert page.look("document.activeElement.id") == "instances"
+    for key, expected in (("End", 3), ("ArrowUp", 2), ("Home", 0), ("ArrowUp", 0), ("ArrowDown", 1)):
+        page.key(key)
+        assert (
+            page.look("document.querySelector('#instances').getAttribute('aria-activedescendant')")
+            == f"instance-{expected}"
+        )
+        assert f"{found[expected]['score']:.3f}" in page.text("#tip")
+    page.key("Tab")
+    assert page.look("document.querySelector('#tip').hidden")
+
+
+def test_a_busy_server_is_asked_again_and_a_bad_image_is_explained(page, endpoint, picture, tmp_path):
+    endpoint.refusals.append(problem(503, "the queue is full", Retry_After="1"))
+    dropped(page, picture)
+    assert asked(endpoint) == 2
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(picture.read_bytes()[:60])
+    page.drop("#stage", bad)
+    page.until("!document.querySelector('#problem').hidden")
+    assert "Unprocessable" in page.text("#problem") and "request-1" in page.text("#problem")
+    text = tmp_path / "notes.txt"
+    text.write_text("no image")
+    page.drop("#stage", text)
+    page.until("document.querySelector('#problem').innerText.includes('notes.txt')")
+    assert asked(endpoint) == 3, "what says that it is no image is not sent"
+    refused = [line for line in page.console if "503" in line or "422" in line]
+    assert len(refused) == len(page.console) == 2, "the browser's own notes of the refusals, and no others"
+    page.console.clear()
+
+
+def test_text_from_outside_stays_text(page, endpoint, picture):
+    endpoint.change = lambda document: [
+        one.update(category="<img src=x onerror=alert(1)>") for one in document["instances"]
+    ]
+    dropped(page, picture)
+    assert "<img src=x" in page.text("#classes")
+    assert page.look("document.querySelectorAll('main img').length") == 0
+
+
+def test_a_token_is_asked_for_and_kept(browser, endpoint, picture):
+    endpoint.token = "open sesame"
+    browser.appear(width=1280)
+    browser.open(endpoint.url + "/")
+    for given in ("wrong", "open sesame"):
+        browser.until("document.activeElement.id === 'token-value'")
+        browser.write(given)
+        browser.key("Enter")
+        browser.until(
+            READY if given == endpoint.token else "document.querySelector('#token-hint').innerText.includes('not know')"
+        )
+    dropped(browser, picture)
+    browser.open(endpoint.url + "/?again")
+    browser.until(READY)
+    assert endpoint.tokens_seen[-1] == "Bearer open sesame"
+    assert endpoint.token not in browser.look("document.documentElement.outerHTML")
+    browser.click("#forget")
+    browser.until("document.readyState === 'complete' && !document.querySelector('#token').hidden")
+
+
+def test_batches_live(page, endpoint):
+    running = {
+        **BATCH,
+        "id": "b1",
+        "images": "s3://in/",
+        "out": "s3://out/",
+        "state": "running",
+        "total": 1000,
+        "done": 100,
+    }
+    endpoint.batches["b1"] = running | {"rate": 50.0, "eta_s": 18.0}
+    page.click("nav a[href='#batches']")
+    page.until("document.querySelector('#list progress')?.value === 0.1")
+    assert "100 of 1,000 images · 50 per second · 18 seconds left" in page.text("#list")
+    endpoint.batches["b1"]["done"] = 900
+    page.until("document.querySelector('#list progress').value === 0.9")
+    page.click("#list button")
+    page.until("document.querySelector('#cancel').open")
+    page.key("Escape")
+    assert endpoint.batches["b1"]["state"] == "running"
+    page.click("#list button")
+    page.click("#cancel .danger")
+    page.until("document.querySelector('#list .pill').innerText === 'cancelled'")
+    assert "b1: cancelled" in page.look("document.querySelector('#batch-status').textContent")
+
+    page.click("#new summary")
+    for name, value in (("images", "s3://in/more/"), ("out", "s3://out/more")):
+        page.click(f"#post [name={name}]")
+        page.write(value)
+    page.key("Enter")
+    page.until("document.querySelectorAll('#list li').length === 2")
+    made = [batch for name, batch in endpoint.batches.items() if name != "b1"]
+    assert [(one["images"], one["out"]) for one in made] == [("s3://in/more/", "s3://out/more")]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_a_narrow_window_light_and_dark(page, picture, dark):
+    page.appear(width=400, dark=dark)
+    dropped(page, picture)
+    assert page.look("document.documentElement.scrollWidth") == 400
+    pixels = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"), float)
+    assert (np.median(pixels[-200:]) < 80) == dark
+
+
+def test_outlines_are_their_masks(page):
+    """Filled by the even-odd rule, pixel by pixel, on masks of noise with holes, parts that touch by corners, and the frame."""
+    rng = np.random.default_rng(3)
+    masks = (rng.random((6, 17, 23)) < np.linspace(0.1, 0.9, 6)[:, None, None]).astype(np.uint8)
+    masks = np.concatenate([masks, np.zeros((1, 17, 23), np.uint8), np.ones((1, 17, 23), np.uint8)])
+    counts = [one["counts"].decode() for one in kernels.encode(masks).to_coco()]
+    found = page.look(
+        "import('/page/rle.js').then(({ Tracer }) => { const tracer = new Tracer(23, 17); const pen = new OffscreenCanvas(1, 1)"
+        f".getContext('2d'); return {json.dumps(counts)}.map((one) => {{ const path = tracer.path(one); const rows = []; "
+        "for (let y = 0; y < 17; y++) for (let x = 0; x < 23; x++) "
+        "rows.push(Number(pen.isPointInPath(path, x + 0.5, y + 0.5, 'evenodd'))); return rows; }); })"
+    )
+    assert np.array_equal(np.array(found).reshape(masks.shape), masks)
+
+
+def test_damaged_masks_are_refused(page):
+    thrown = page.look(
+        "import('/page/rle.js').then(({ runsOf }) => ['', '1', 'o', '~~~~', '\\u0001', 'oooooooooo0', 'N4'].map((one) => {"
+        " try { runsOf(one, 12); return false; } catch (error) { return error instanceof RangeError; } }))"
+    )
+    assert thrown == [True] * 7
+
+
+def test_the_policy_is_strict(page):
+    policy = page.look("fetch('.').then((answer) => answer.headers.get('Content-Security-Policy'))")
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "*" not in policy and "http" not in policy
+    page.look("(() => { try { document.body.innerHTML = '<b>x</b>'; } catch {} })()")
+    assert page.look("document.querySelector('main') !== null"), "markup from text is refused"
+    page.console.clear()  # which says so
