@@ -9,20 +9,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import ray
 
-from rayseg.formats.parts import PartFooter
 from rayseg.label import chunks
 from rayseg.outputs.progress import add_seconds
-from rayseg.outputs.writing import WriteJob, put_part
+from rayseg.outputs.writing import WriteJob, Written, put_part
 
 _MOST_PARTS_WAITING = 2
-
-
-@dataclass(frozen=True)
-class Written:
-    """One part that is in storage, and the seconds its chunks took by stage."""
-
-    part: PartFooter
-    seconds: dict[str, float]
 
 
 def write_part(job: WriteJob, packed: list[pa.Table]) -> Written:

@@ -1,11 +1,10 @@
 """The driver of a label run: lock, plan or resume, label what is left, manifest.
 
-Everything that decides whether a row counts happens here and in `ledger`; Ray only carries images and results.
+Everything that decides whether a row counts happens in `outputs`; Ray only carries images and results.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
@@ -13,21 +12,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rayseg import cluster, storage
-from rayseg.errors import JobError, UsageError
-from rayseg.formats.parts import PartFooter, read_part
+from rayseg.errors import JobError
 from rayseg.label.execution import Execution, Watch
 from rayseg.label.spec import LabelSpec
 from rayseg.models.cards import ModelInfo
 from rayseg.models.checkpoints import describe
-from rayseg.outputs import job as jobs
-from rayseg.outputs import ledger as ledgers
 from rayseg.outputs import lock as locks
-from rayseg.outputs.inputs import plan_inputs
+from rayseg.outputs.driver import Driver
 from rayseg.outputs.job import Job
 from rayseg.outputs.ledger import Counts, Ledger
-from rayseg.outputs.plan import write_plan
 from rayseg.outputs.progress import Meter, Reporter, clock, reporter
-from rayseg.outputs.writing import WriteJob, put_part
+from rayseg.outputs.writing import WriteJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,66 +89,18 @@ def run(
 class _Run:
     def __init__(self, spec: LabelSpec, model: ModelInfo, lock: locks.Lock, report: Reporter) -> None:
         self.spec, self.model, self.lock, self.report = spec, model, lock, report
+        self.driver = Driver(spec, model, lock, report.say)
         self.begin = time.monotonic()
         self.startup_s = self.busy_s = 0.0
-        self.listed = 0
 
     def go(self, overwrite: bool, retry_failed: bool) -> Summary:
-        out = self.spec.out
-        if overwrite:
-            ledgers.clear(out)
-        job, new = self._job()
-        manifest = ledgers.read_manifest(out)
-        if manifest is not None:
-            strays = ledgers.remove_strays(out, manifest)
-            if strays:
-                self.report.say(f"removed {strays} parts of runs that were cut off")
-            if not (retry_failed and manifest["failed"]):
-                self.report.say("already complete: every image has its row")
-                return self._summary(manifest, 0)
-            ledgers.reopen(out)
-        ledger, dropped = ledgers.begin(out, job.plan.count, drop_failed=retry_failed, afresh=new, say=self.report.say)
-        write = WriteJob(out, ledger.epoch, self._footer_metadata())
-        self._carry_over(ledger, dropped, write)
-        left = ledger.remaining
-        if left < ledger.total:
-            self.report.say(f"resuming: {ledger.total - left:,} of {ledger.total:,} images have their row")
-        self._label(job, ledger, write)
-        self.lock.check()
-        manifest = ledger.finish(self._manifest(job, ledger))
-        return self._summary(manifest, left)
-
-    def _job(self) -> tuple[Job, bool]:
-        """The job of this output, and whether this call started it."""
-        job = jobs.read(self.spec.out)
-        if job is not None:
-            jobs.check_same(self.spec.out, job, self.spec, self.model)
-            return job, False
-        if ledgers.has_parts(self.spec.out):
-            raise JobError(
-                f"{self.spec.out}: holds parts but no job.json; --overwrite to start afresh, or another --out"
-            )
-        inputs = plan_inputs(self.spec.images, column=self.spec.column, root=self.spec.images_root)
-        plan = write_plan(self.spec.out, inputs.pages(), limit=self.spec.limit, progress=self._planned)
-        job = Job.of(self.spec, plan, self.model, dict(inputs.skipped))
-        jobs.write(self.spec.out, job)
-        skipped = ", ".join(f"{count} {what}" for what, count in sorted(job.skipped.items()))
-        self.report.say(f"planned {plan.count:,} images" + (f"; skipped {skipped}" if skipped else ""))
-        return job, True
-
-    def _planned(self, count: int) -> None:
-        self.lock.check()
-        if count - self.listed >= 1_000_000:
-            self.listed = count
-            self.report.say(f"listed {count:,} images")
-
-    def _carry_over(self, ledger: Ledger, dropped: list[PartFooter], write: WriteJob) -> None:
-        """Good rows of parts that also hold errors, written again, so that only the errors are left to do."""
-        for part in dropped:
-            rows = read_part(storage.join(ledger.out, "data", part.name))
-            good = rows.filter(rows["error"].is_null())
-            if len(good):
-                ledger.accept(put_part(write, good))
+        if not self.driver.begin(overwrite=overwrite, retry_failed=retry_failed):
+            assert self.driver.manifest is not None
+            self.report.say("already complete: every image has its row")
+            return self._summary(self.driver.manifest, 0)
+        left = self.driver.ledger.remaining
+        self._label(self.driver.job, self.driver.ledger, self.driver.write)
+        return self._summary(self.driver.finish(), left)
 
     def _label(self, job: Job, ledger: Ledger, write: WriteJob) -> None:
         if not ledger.remaining:
@@ -172,29 +119,6 @@ class _Run:
                 self.busy_s = time.monotonic() - meter.started
             if started:
                 cluster.disconnect()
-
-    def _footer_metadata(self) -> dict[str, str]:
-        return {
-            "rayseg.spec": json.dumps(self.spec.result_fields()),
-            "rayseg.model": json.dumps(jobs.describe_model(self.spec, self.model)),
-        }
-
-    def _manifest(self, job: Job, ledger: Ledger) -> dict[str, Any]:
-        counts = ledger.counts()
-        return {
-            "schema_version": jobs.SCHEMA_VERSION,
-            "inputs": ledger.total,
-            "labelled": counts.labelled,
-            "empty": counts.empty,
-            "failed": counts.failed,
-            "instances": counts.instances,
-            "size_bytes": ledgers.total_size_bytes(ledger.parts.values()),
-            "seconds": round(time.monotonic() - self.begin, 3),
-            "epochs": ledger.epoch,
-            "spec": job.spec,
-            "model": job.model,
-            "versions": jobs.versions(),
-        }
 
     def _summary(self, manifest: dict[str, Any], labelled_now: int) -> Summary:
         return Summary(
@@ -225,6 +149,5 @@ def _resolve(spec: LabelSpec) -> LabelSpec:
         if (value := getattr(spec, name)) and "://" not in value and (name != "model" or os.path.exists(value))
     }
     spec = spec.model_copy(update=changes)
-    if (spec.out.rstrip("/") + "/").startswith(spec.images.rstrip("/") + "/"):
-        raise UsageError(f"out: {spec.out} lies inside images ({spec.images}); its own files would be listed as images")
+    spec.check_apart()
     return spec

@@ -26,7 +26,7 @@ from rayseg.formats.parts import ERROR_TYPE, RowError
 from rayseg.label import chunks
 from rayseg.models.preprocess import Prepared, Preprocess
 from rayseg.outputs.loading import prepare_image, read_image
-from rayseg.outputs.plan import PlanInfo, read_plan
+from rayseg.outputs.plan import PlanInfo, plan_uris
 
 READ_THREADS = 16
 
@@ -94,9 +94,7 @@ def read_chunks(job: ReadJob, ordinals: np.ndarray) -> Iterator[pa.Table]:
 
 
 def _plan_rows(job: ReadJob, ordinals: np.ndarray) -> list[tuple[int, str]]:
-    table = read_plan(job.out, job.plan, int(ordinals[0]), int(ordinals[-1]) + 1)
-    uris = table["uri"].take(pa.array(ordinals - ordinals[0])).to_pylist()
-    return list(zip(ordinals.tolist(), uris, strict=True))
+    return list(zip(ordinals.tolist(), plan_uris(job.out, job.plan, ordinals), strict=True))
 
 
 Reading = tuple[int, str, "Future[bytes]"]

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 from rayseg import storage
 from rayseg.errors import JobError, ObjectNotFound
 from rayseg.formats.parts import SCHEMA_VERSION
-from rayseg.models.cards import ModelInfo
 from rayseg.outputs.plan import PlanInfo
 from rayseg.outputs.spec import OutputSpec
 
 _PACKAGES = ("rayseg", "ray", "torch", "torchvision", "numba", "pyarrow", "numpy")
+
+
+class Model(Protocol):
+    """What an output says of its model: `ModelInfo`, or whatever else knows as much."""
+
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def class_names(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +42,12 @@ class Job:
     skipped: dict[str, int]
 
     @classmethod
-    def of(cls, spec: OutputSpec, plan: PlanInfo, model: ModelInfo, skipped: dict[str, int]) -> Job:
+    def of(cls, spec: OutputSpec, plan: PlanInfo, model: Model, skipped: dict[str, int]) -> Job:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(spec.model_dump(), plan, describe_model(spec, model), versions(), created, skipped)
 
 
-def describe_model(spec: OutputSpec, model: ModelInfo) -> dict[str, Any]:
+def describe_model(spec: OutputSpec, model: Model) -> dict[str, Any]:
     """The `model` entry of job and manifest."""
     return {
         "uri": spec.model,
@@ -71,7 +82,7 @@ def read(out: str) -> Job | None:
         raise JobError(f"{_uri(out)}: not a job record: {error!r}") from None
 
 
-def check_same(out: str, job: Job, spec: OutputSpec, model: ModelInfo) -> None:
+def check_same(out: str, job: Job, spec: OutputSpec, model: Model) -> None:
     """Raise `JobError` with every difference that would make a resumed run write other rows."""
     asked = spec.result_fields()
     pairs = [(key, job.spec.get(key), asked[key]) for key in asked if key != "out" and job.spec.get(key) != asked[key]]

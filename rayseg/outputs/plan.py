@@ -104,6 +104,12 @@ def read_plan(out: str, info: PlanInfo, start: int, stop: int) -> pa.Table:
     return pa.concat_tables(pieces) if pieces else PLAN_SCHEMA.empty_table()
 
 
+def plan_uris(out: str, info: PlanInfo, ordinals: np.ndarray) -> list[str]:
+    """The URI of each of `ordinals` (K,) int64, ascending. Raises as `read_plan`."""
+    table = read_plan(out, info, int(ordinals[0]), int(ordinals[-1]) + 1)
+    return table["uri"].take(pa.array(ordinals - ordinals[0])).to_pylist()
+
+
 def iter_plan(out: str, info: PlanInfo, rows: int = GROUP_ROWS) -> Iterator[pa.Table]:
     """The whole plan in order, `rows` rows at a time. Raises as `read_plan`."""
     for start in range(0, info.count, rows):

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from rayseg.errors import UsageError
 from rayseg.specs import Spec
 
 
@@ -27,3 +28,10 @@ class OutputSpec(Spec):
     def result_fields(self) -> dict[str, Any]:
         """The fields that decide what is written: a resumed run must agree in them."""
         return self.model_dump(include=set(OutputSpec.model_fields))
+
+    def check_apart(self) -> None:
+        """Raise `UsageError` where the output lies among the images."""
+        if (self.out.rstrip("/") + "/").startswith(self.images.rstrip("/") + "/"):
+            raise UsageError(
+                f"out: {self.out} lies inside images ({self.images}); its own files would be listed as images"
+            )

@@ -20,6 +20,14 @@ class WriteJob:
     metadata: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Written:
+    """One part that is in storage, and the seconds its images took by stage."""
+
+    part: PartFooter
+    seconds: dict[str, float]
+
+
 def put_part(job: WriteJob, rows: pa.Table) -> PartFooter:
     """Put `rows` of the data schema as one part of `job.epoch`."""
     rows = rows.sort_by("ordinal")
