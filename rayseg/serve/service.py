@@ -42,6 +42,7 @@ class Service:
     prefixes: Prefixes
     ready: Callable[[], Awaitable[Mapping[str, int]]]  # warm replicas of each model
     metrics: Metrics = field(default_factory=Metrics)
+    batches: Replicas | None = None  # the one `batch_runner.BatchRunner`; none where there is no place for records
 
     def model(self, name: str | None) -> ModelFacts:
         """The named model, or the default. Raises a `Problem` that names those there are."""

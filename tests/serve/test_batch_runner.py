@@ -1,0 +1,496 @@
+"""Batches in one process, with a real replica behind them: asked for, resumed, cancelled, shared out, given up."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from serve.plain_replicas import PlainReplicas, prefixes, until
+
+from rayseg import storage
+from rayseg.errors import Unreachable
+from rayseg.outputs import lock as locks
+from rayseg.outputs.verify import verify
+from rayseg.serve import batch_run, batch_runner
+from rayseg.serve.batch_runner import BatchRequest, BatchRunner
+from rayseg.serve.problems import Problem, busy
+from rayseg.serve.spec import ServeSpec
+
+IMAGES = 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Small images, one that is none and one odd name."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(IMAGES):
+        pixels = np.random.default_rng(i).integers(0, 256, (24, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03d}.png")
+    (folder / "007.png").write_bytes(b"<html>")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr(batch_run, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(batch_runner, "WATCH_S", 0.05)
+
+
+@pytest.fixture
+def spec(tmp_path, folder):
+    return ServeSpec(
+        model="rectangles",
+        batches=str(tmp_path / "batches"),
+        read_prefixes=[str(folder)],
+        write_prefixes=[str(tmp_path / "out")],
+        max_replicas=1,
+    )
+
+
+@asynccontextmanager
+async def running(spec, **replicas):
+    """A started runner, closed in the end as by a server that stops."""
+    replicas = replicas or {"default": PlainReplicas(spec)}
+    runner = BatchRunner(spec, {name: one.facts(name) for name, one in replicas.items()}, replicas, prefixes(spec))
+    await runner.start()
+    try:
+        yield runner
+    finally:
+        await runner.close()
+
+
+async def created(runner, images, out, **options):
+    batch = await runner.create(BatchRequest(str(images), str(out), options=options))
+    assert not isinstance(batch, Problem), batch
+    return batch["id"]
+
+
+async def ended(runner, id):
+    """The batch once it has ended."""
+    async with asyncio.timeout(60):
+        while True:
+            batch = await runner.get(id)
+            if batch["state"] in ("done", "failed", "cancelled"):
+                return batch
+            await asyncio.sleep(0.005)
+
+
+def rows(out):
+    return {row["uri"]: row for row in pq.read_table(f"{out}/data").to_pylist()}
+
+
+def test_a_batch_is_labelled_and_verifies(spec, folder, tmp_path):
+    out = tmp_path / "out" / "a"
+
+    async def go():
+        async with running(spec) as runner:
+            id = await created(runner, folder, out, score_threshold=0.74)
+            batch = await ended(runner, id)
+            listed = await runner.listing(10)
+            return batch, listed
+
+    batch, listed = asyncio.run(go())
+    assert (batch["state"], batch["error"]) == ("done", None)
+    assert (batch["total"], batch["done"], batch["failed"]) == (IMAGES, IMAGES, 1)
+    assert listed == {"batches": [batch]}
+    assert verify(str(out)).ok
+    found = rows(out)
+    assert found[str(folder / "007.png")]["error"]["kind"] == "not_an_image"
+    scores = [instance["score"] for row in found.values() for instance in row["instances"]]
+    assert scores and min(scores) > 0.74
+
+
+def test_after_a_restart_batches_are_listed_and_go_on(spec, folder, tmp_path):
+    out = str(tmp_path / "out" / "a")
+
+    async def first():
+        replicas = PlainReplicas(spec)
+        replicas.fail = lambda chunk: pause(chunk, replicas)
+        async with running(spec, default=replicas) as runner:
+            id = await created(runner, folder, out)
+            await until(lambda: len(list((tmp_path / "out" / "a" / "data").glob("*"))) >= 2)
+            return id
+
+    def pause(chunk, replicas):
+        if len(replicas.chunks) > 3:
+            raise busy("no room")
+
+    async def second(id):
+        replicas = PlainReplicas(spec)
+        async with running(spec, default=replicas) as runner:
+            listed = await runner.listing(10)
+            batch = await ended(runner, id)
+            return listed["batches"], batch, sum(len(chunk.ordinals) for chunk in replicas.chunks)
+
+    id = asyncio.run(first())
+    assert not storage.exists(f"{out}/manifest.json")
+    assert not storage.exists(f"{out}/lock.json")
+    listed, batch, labelled = asyncio.run(second(id))
+    assert [one["id"] for one in listed] == [id]
+    assert batch["state"] == "done"
+    assert 0 < labelled < IMAGES
+    assert verify(out).ok
+
+
+def test_two_batches_share_the_replicas_evenly(spec, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_run, "MOST_ROWS", 4)
+    monkeypatch.setattr(batch_run, "FIRST_ROWS", 4)
+    monkeypatch.setattr(batch_run, "SHORTEST_S", 0.0)
+    served: list[str] = []
+
+    async def go():
+        replicas = PlainReplicas(spec)
+        replicas.fail = lambda chunk: served.append(chunk.write.out)
+        async with running(spec, default=replicas) as runner:
+            ids = [await created(runner, folder, tmp_path / "out" / name) for name in "ab"]
+            return [await ended(runner, id) for id in ids]
+
+    assert [batch["state"] for batch in asyncio.run(go())] == ["done", "done"]
+    a, b = ([i for i, out in enumerate(served) if out.endswith(name)] for name in ("/a", "/b"))
+    assert len(a) >= 15 and len(b) >= 15
+    assert b[0] < a[7] and a[-1] > b[7]  # neither waits for the other; test_fair_share measures how much each gets
+
+
+def test_a_cancelled_batch_stops_and_the_same_one_goes_on(spec, folder, tmp_path):
+    out = tmp_path / "out" / "a"
+
+    async def go():
+        replicas = PlainReplicas(spec)
+        replicas.fail = lambda chunk: refuse(len(replicas.chunks))
+        async with running(spec, default=replicas) as runner:
+            id = await created(runner, folder, out)
+            await until(lambda: len(replicas.chunks) > 2)
+            cancelled = await runner.cancel(id)
+            await until(lambda: not runner._going)
+            assert not storage.exists(f"{out}/lock.json")
+            replicas.fail = lambda chunk: None
+            again = await created(runner, folder, out)
+            done = await ended(runner, again)
+            forgotten = [await runner.cancel(one) for one in (id, again)]
+            return cancelled, done, forgotten, await runner.get(id)
+
+    def refuse(calls):
+        if calls > 2:
+            raise busy("no room")
+
+    cancelled, done, forgotten, unknown = asyncio.run(go())
+    assert (cancelled["state"], done["state"]) == ("cancelled", "done")
+    assert cancelled["id"] != done["id"]
+    assert forgotten == [None, None]
+    assert unknown.status == 404
+    assert verify(str(out)).ok
+
+
+def test_asking_twice_is_one_batch_and_an_output_has_one_writer(spec, folder, tmp_path):
+    out = tmp_path / "out" / "a"
+
+    async def go():
+        replicas = PlainReplicas(spec)
+        replicas.fail = hold
+        async with running(spec, default=replicas) as runner:
+            first, again = [await created(runner, folder, out) for _ in range(2)]
+            others = [
+                await runner.create(BatchRequest(str(folder), where, options={"score_threshold": 0.9}))
+                for where in (str(out), f"{out}/below", str(tmp_path / "out"))
+            ]
+            return first, again, others
+
+    def hold(chunk):
+        raise busy("no room")
+
+    first, again, others = asyncio.run(go())
+    assert first == again
+    assert [(one.status, one.kind) for one in others] == [(409, "output-in-use")] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"images": "{tmp}/elsewhere"}, "uri-not-allowed"),
+        ({"images": ["{folder}/000.png", "/etc/passwd"]}, "uri-not-allowed"),
+        ({"images": "s3://bucket/x"}, "uri-not-allowed"),
+        ({"out": "{folder}/labels"}, "uri-not-allowed"),
+        ({"out": "{tmp}/out/../batches"}, "bad-uri"),
+        ({"model": "gpt"}, "unknown-model"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(spec, folder, tmp_path, change, kind):
+    def fill(value):
+        return [one.format(tmp=tmp_path, folder=folder) for one in ([value] if isinstance(value, str) else value)]
+
+    async def go():
+        asked = {"images": str(folder), "out": str(tmp_path / "out" / "a")}
+        for name, value in change.items():
+            asked[name] = fill(value)[0] if isinstance(value, str) else fill(value)
+        async with running(spec) as runner:
+            problem = await runner.create(BatchRequest(**asked))
+            return problem, await runner.listing(10)
+
+    problem, listed = asyncio.run(go())
+    assert (problem.kind, listed) == (kind, {"batches": []})
+
+
+def test_records_are_no_place_to_write_to(folder, tmp_path):
+    spec = ServeSpec(
+        model="rectangles",
+        batches=str(tmp_path / "batches"),
+        read_prefixes=[str(folder)],
+        write_prefixes=[str(tmp_path)],
+    )
+
+    async def go(out):
+        async with running(spec) as runner:
+            return await runner.create(BatchRequest(str(folder), out))
+
+    for out in (tmp_path / "batches", tmp_path / "batches" / "lists", tmp_path):
+        assert asyncio.run(go(str(out))).kind == "uri-not-allowed"
+
+
+def test_a_list_cannot_smuggle_in_what_may_not_be_read(spec, folder, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes((folder / "000.png").read_bytes())
+    smuggling = folder / "list.txt"
+    smuggling.write_text(f"{folder}/000.png\n{secret}\n")
+
+    async def go():
+        async with running(spec) as runner:
+            return await ended(runner, await created(runner, smuggling, tmp_path / "out" / "a"))
+
+    try:
+        batch = asyncio.run(go())
+    finally:
+        smuggling.unlink()
+    assert batch["state"] == "failed"
+    assert "secret.png" in batch["error"] and "outside" in batch["error"]
+    assert not storage.exists(f"{tmp_path}/out/a/job.json")
+
+
+def test_a_plan_that_others_wrote_is_not_trusted(spec, folder, tmp_path):
+    """Whoever may write below an output could put a plan there; its images are checked again."""
+    from rayseg.models.predictor import load
+    from rayseg.outputs import job
+    from rayseg.outputs.plan import write_plan
+    from rayseg.outputs.spec import OutputSpec
+    from rayseg.storage import Entry
+
+    out, secret = str(tmp_path / "out" / "a"), tmp_path / "secret.png"
+    secret.write_bytes((folder / "000.png").read_bytes())
+    asked = OutputSpec(
+        images=str(folder), model="rectangles", out=out, max_pixels=spec.max_pixels, max_bytes=spec.max_body_bytes
+    )
+    plan = write_plan(out, [[Entry(str(secret), -1)]])
+    job.write(out, job.Job.of(asked, plan, load("rectangles").info, {}))
+
+    async def go():
+        async with running(spec) as runner:
+            return await ended(runner, await created(runner, folder, out))
+
+    batch = asyncio.run(go())
+    assert batch["state"] == "failed" and "outside" in batch["error"]
+    assert not list((tmp_path / "out" / "a").glob("data/*"))
+
+
+def test_images_named_one_by_one_are_labelled_once_each(spec, folder, tmp_path):
+    out, names = tmp_path / "out" / "a", [f"{folder}/{i:03d}.png" for i in (3, 1, 3, 2)]
+
+    async def go():
+        async with running(spec) as runner:
+            batch = await runner.create(BatchRequest(names, str(out)))
+            return await ended(runner, batch["id"])
+
+    batch = asyncio.run(go())
+    assert (batch["state"], batch["total"]) == ("done", 3)
+    assert rows(out).keys() == set(names)
+
+
+def test_replicas_that_come_and_go_cost_nothing(spec, folder, tmp_path):
+    out = tmp_path / "out" / "a"
+
+    async def go():
+        replicas = PlainReplicas(spec)
+        replicas.fail = lambda chunk: lose(replicas)
+        async with running(spec, default=replicas) as runner:
+            return await ended(runner, await created(runner, folder, out))
+
+    def lose(replicas):
+        if len(replicas.chunks) % 3 == 0:
+            raise Problem(503, "replica-lost", "lost")
+        if len(replicas.chunks) % 3 == 1:
+            raise busy("no room")
+
+    assert asyncio.run(go())["state"] == "done"
+    assert verify(str(out)).ok
+
+
+def test_images_that_take_every_replica_with_them_end_the_batch(spec, folder, tmp_path):
+    async def go():
+        replicas = PlainReplicas(spec)
+        replicas.fail = lambda chunk: lose(chunk)
+        async with running(spec, default=replicas) as runner:
+            return await ended(runner, await created(runner, folder, tmp_path / "out" / "a"))
+
+    def lose(chunk):
+        if 30 in chunk.ordinals:
+            raise Problem(503, "replica-lost", "lost")
+
+    batch = asyncio.run(go())
+    assert batch["state"] == "failed"
+    assert "given up after 5 tries" in batch["error"]
+
+
+def test_a_store_that_is_away_is_waited_for(spec, folder, tmp_path, monkeypatch):
+    out, read, away = tmp_path / "out" / "a", storage.read, [True]
+
+    def sometimes(uri, *, max_bytes=None):
+        if away and uri.endswith(".png"):
+            raise Unreachable(uri, "no answer")
+        return read(uri, max_bytes=max_bytes)
+
+    async def go():
+        async with running(spec) as runner:
+            id = await created(runner, folder, out)
+            run = await until(lambda: runner._going.get(id))
+            await until(lambda: run.run.error)
+            waiting = await runner.get(id)
+            away.clear()
+            return waiting, await ended(runner, id)
+
+    monkeypatch.setattr(storage, "read", sometimes)
+    waiting, batch = asyncio.run(go())
+    assert waiting["state"] == "running" and "no answer" in waiting["error"]
+    assert (batch["state"], batch["error"], batch["failed"]) == ("done", None, 1)
+
+
+def test_an_output_that_another_run_writes_is_waited_for(spec, folder, tmp_path):
+    out = str(tmp_path / "out" / "a")
+    lock = locks.acquire(out)
+
+    async def go():
+        async with running(spec) as runner:
+            id = await created(runner, folder, out)
+            run = runner._going[id].run
+            await until(lambda: run.error)
+            waiting = await runner.get(id)
+            lock.release()
+            return waiting, await ended(runner, id)
+
+    waiting, batch = asyncio.run(go())
+    assert waiting["state"] == "queued" and "another run" in waiting["error"]
+    assert batch["state"] == "done"
+
+
+def test_a_batch_whose_lock_was_taken_over_leaves_the_output_alone(spec, folder, tmp_path):
+    out = str(tmp_path / "out" / "a")
+
+    async def go():
+        replicas = PlainReplicas(spec)
+        replicas.fail = lambda chunk: take_over()
+        async with running(spec, default=replicas) as runner:
+            run = runner._going[await created(runner, folder, out)].run
+            await until(lambda: run.state == "queued" and run.error)
+            return run.error
+
+    def take_over():
+        (lock,) = [one for one in alive if not one.lost.is_set()] or [None]
+        if lock is not None:
+            lock.lost.set()
+
+    alive: list[locks.Lock] = []
+    acquire = locks.acquire
+
+    def noted(*args, **more):
+        if alive:
+            from rayseg.errors import JobError
+
+            raise JobError("another run is writing this output")
+        alive.append(acquire(*args, **more))
+        return alive[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locks, "acquire", noted)
+        error = asyncio.run(go())
+    assert "another run" in error
+    assert not storage.exists(f"{out}/manifest.json")
+    assert storage.exists(f"{out}/lock.json")  # the other's
+    alive[0].lost.clear()
+    alive[0].release()
+
+
+def test_a_batch_that_was_cancelled_on_another_server_stops_here(spec, folder, tmp_path):
+    async def go():
+        replicas = PlainReplicas(spec)
+        replicas.fail = refuse
+        async with running(spec, default=replicas) as runner:
+            id = await created(runner, folder, tmp_path / "out" / "a")
+            await until(lambda: replicas.chunks)
+            runner.store.update(id, lambda record: record.with_state("cancelled"))
+            await until(lambda: not runner._going)
+            return await runner.get(id)
+
+    def refuse(chunk):
+        raise busy("no room")
+
+    assert asyncio.run(go())["state"] == "cancelled"
+
+
+def test_a_model_that_has_changed_ends_the_batch(spec, folder, tmp_path):
+    async def go():
+        replicas = PlainReplicas(spec)
+        import dataclasses
+
+        facts = dataclasses.replace(replicas.facts(), fingerprint="f" * 64)
+        runner = BatchRunner(spec, {"default": facts}, {"default": replicas}, prefixes(spec))
+        await runner.start()
+        try:
+            return await ended(runner, await created(runner, folder, tmp_path / "out" / "a"))
+        finally:
+            await runner.close()
+
+    batch = asyncio.run(go())
+    assert batch["state"] == "failed" and "model has changed" in batch["error"]
+
+
+def test_an_output_of_another_spec_is_not_touched(spec, folder, tmp_path):
+    out = tmp_path / "out" / "a"
+
+    async def go():
+        async with running(spec) as runner:
+            await ended(runner, await created(runner, folder, out))
+            before = json.loads((out / "manifest.json").read_text())
+            again = await ended(runner, await created(runner, folder, out, score_threshold=0.9))
+            return before, again
+
+    before, again = asyncio.run(go())
+    assert again["state"] == "failed" and "score_threshold" in again["error"]
+    assert json.loads((out / "manifest.json").read_text()) == before
+
+
+def test_an_object_whose_name_is_not_taken_becomes_an_error_row(bucket, tmp_path, folder):
+    from rayseg.storage import write
+
+    spec = ServeSpec(
+        model="rectangles",
+        batches=f"{bucket}/batches",
+        read_prefixes=[f"{bucket}/in"],
+        write_prefixes=[f"{bucket}/out"],
+    )
+    for name in ("a.png", "%2e%2e/c.png"):
+        write(f"{bucket}/in/{name}", (folder / "000.png").read_bytes())
+
+    async def go():
+        async with running(spec) as runner:
+            return await ended(runner, await created(runner, f"{bucket}/in/", f"{bucket}/out/1"))
+
+    batch = asyncio.run(go())
+    assert (batch["state"], batch["done"], batch["failed"]) == ("done", 2, 1)
+    assert verify(f"{bucket}/out/1").ok
+    with storage.open(next(entry.uri for page in storage.list_pages(f"{bucket}/out/1/data") for entry in page)) as part:
+        data = io.BytesIO(part.read())
+    errors = [row["error"] for row in pq.read_table(data).to_pylist()]
+    assert [error and error["kind"] for error in errors] == ["bad_uri", None]
