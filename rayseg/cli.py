@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from rayseg import cluster_commands
 from rayseg.errors import RaysegError
 
 app = typer.Typer(
@@ -130,6 +131,48 @@ def train(
 
     summary = run(spec, overwrite=overwrite, report=reporter("json" if json else "auto"))
     _print(summary.as_json() if json else summary.text(), json)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  rayseg serve --model my-model/
+  rayseg serve --model s3://models/m1 --port 9000 max_replicas=8 read_prefixes=[s3://photos]
+  rayseg serve --model small=models/s --model large=models/l -f jobs/serve.yaml
+  rayseg serve --new-token alice              # a token for tokens_file
+  rayseg serve -f jobs/serve.yaml --print-config > serve-config.yaml    # for serve deploy, or a RayService"""
+)
+def serve(
+    words: Words = None,
+    model: Annotated[Optional[list[str]], typer.Option(metavar="URI|NAME=URI", help="once, or several by name")] = None,
+    host: Annotated[Optional[str], typer.Option(help="address to listen on; others than loopback need tokens")] = None,
+    port: Annotated[Optional[int], typer.Option(help="port to listen on")] = None,
+    file: SpecFile = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="print a Ray Serve config, serve nothing")
+    ] = False,
+    new_token: Annotated[Optional[str], typer.Option(metavar="NAME", help="make a token, serve nothing")] = None,
+) -> None:
+    """Answer over HTTP: one image now, or a bucket of them as a batch. The page is at /, the documentation at /docs."""
+    from rayseg import specs
+    from rayseg.serve.auth import new_token as made_token
+    from rayseg.serve.spec import ServeSpec, models_of
+
+    if new_token is not None:
+        token, line = made_token(new_token)
+        typer.echo(f"token, for the caller, shown only here:\n  {token}\nline, for tokens_file:\n  {line}")
+        return
+    spec = specs.build(ServeSpec, file, words or (), {"host": host, "port": port, **models_of(model or ())})
+    if print_config:
+        import yaml
+
+        from rayseg.serve.application import serve_config
+
+        _print(yaml.safe_dump(serve_config(spec), sort_keys=False).rstrip(), False)
+        return
+    from rayseg.serve.run import run
+
+    run(spec, lambda what: typer.echo(what, err=True))
 
 
 @app.command(epilog="Example: rayseg verify s3://bucket/labels")
@@ -326,6 +369,9 @@ def _print_comparison(
     settings = {name: getattr(spec, name) for name in ("draws", "confidence", "seed", "threads")}
     found = run_comparison(*pair, spec if spec.data else None, out=spec.out or None, say=say, **settings)
     _print(found.to_json() if json else found.text(), json)
+
+
+cluster_commands.add_to(app)
 
 
 def main() -> None:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray.exceptions import AuthenticationError
+
+from rayseg.errors import JobError, UsageError
 
 
-def connect(address: str | None = None, *, log_workers: bool = False) -> bool:
+def connect(
+    address: str | None = None, *, log_workers: bool = False, runtime_env: Mapping[str, Any] | None = None
+) -> bool:
     """Join the cluster at `address`, else at $RAY_ADDRESS, else start one on this machine; True if this call started it.
 
     A cluster of our own listens on loopback only, and asks for a token as Ray's own default is, unless $RAY_AUTH_MODE
-    says otherwise. Raises `ConnectionError` when there is no cluster at the address.
+    says otherwise. `runtime_env` is Ray's, for all workers. Raises `ConnectionError` when there is no cluster at the
+    address, `JobError` when it refuses the token or runs another version of Ray or Python.
     """
-    if ray.is_initialized():
-        return False
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters is raised, and said once
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        return False
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": log_workers}
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":
@@ -28,8 +35,56 @@ def connect(address: str | None = None, *, log_workers: bool = False) -> bool:
         ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
         ray_constants.ENABLE_RAY_CLUSTER = False  # Ray's own switch for a node that listens on 127.0.0.1 alone
         options["include_dashboard"] = False
-    ray.init(address=address, **options)
+    if runtime_env:
+        options["runtime_env"] = dict(runtime_env)
+    try:
+        ray.init(address=address, **options)
+    except AuthenticationError:
+        raise JobError(
+            f"{address}: the cluster refuses the token, or asks for one; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH to the cluster's"
+        ) from None
+    except RuntimeError as error:
+        if "ersion mismatch" not in str(error):
+            raise
+        told = " ".join(str(error).split())
+        raise JobError(f"{address}: the cluster runs another version of Ray or Python. {told}") from None
     return address == "local"
+
+
+def check_fits(needs: Mapping[str, float], what: str) -> None:
+    """Raise `UsageError` where no node of the joined cluster, nor any that its autoscaler may add, has all of `needs`."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    lacking = first_lacking(needs, nodes)
+    if lacking is None or first_lacking(needs, _to_come()) is None:
+        return
+    raise UsageError(why_not(lacking, needs, nodes, what))
+
+
+def first_lacking(needs: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> str | None:
+    """None where one of `nodes` has all of `needs`, else a resource that keeps the job from its nodes."""
+    missing = [[name for name, amount in needs.items() if node.get(name, 0) < amount] for node in nodes]
+    if not any(needs.values()) or [] in missing:
+        return None
+    return min(missing, key=len)[0] if missing else next(iter(needs))
+
+
+def why_not(lacking: str, needs: Mapping[str, float], nodes: Iterable[Mapping[str, float]], what: str) -> str:
+    """In words: what a worker needs, and the most of it that any node has."""
+    most = max((node.get(lacking, 0) for node in nodes), default=0)
+    asked = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
+    found = f"the most that a node has is {most:g} {lacking}" if most else f"no node has a {lacking}"
+    without = "; without one: gpus_per_worker=0 (label) or gpu=false (train)" if lacking == "GPU" else ""
+    return f"{what} needs {asked} on one node, and {found}. Add a node that has it, or ask for less{without}"
+
+
+def _to_come() -> list[dict[str, float]]:
+    """What one node of each kind has that the autoscaler, where there is one, may start."""
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    return [dict(group.resources) for group in groups if group.max_count]
 
 
 def disconnect() -> None:

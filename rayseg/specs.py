@@ -31,12 +31,17 @@ def build(spec_type: type[SpecT], file: str | None, words: Iterable[str], flags:
 
     Raises `UsageError` naming the field, the given value and what is allowed.
     """
+    return validate(spec_type, gather(file, words, flags))
+
+
+def gather(file: str | None, words: Iterable[str], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of which `build` makes a spec, before anything is known of its kind. Raises `UsageError`."""
     values = _read_yaml(file) if file else {}
     for word in words:
         key, value = _split_word(word)
         _assign(values, key.split("."), value)
     values.update({key: value for key, value in flags.items() if value is not None})
-    return validate(spec_type, values)
+    return values
 
 
 def validate(spec_type: type[SpecT], values: Mapping[str, Any]) -> SpecT:
