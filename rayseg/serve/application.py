@@ -1,16 +1,14 @@
-"""The Ray Serve application: an ingress before a deployment of replicas for each model.
+"""The Ray Serve deployments: replicas of each model, and for `serve deploy` an ingress before them.
 
-`build` is what `serve deploy` and a RayService take as `import_path: rayseg.serve.application:build`, with a spec as args;
-`serve_config` writes such a configuration.
+`deploy` starts the models' replicas for `rayseg serve`, which answers HTTP in its own process. `build` is what `serve deploy`
+and a RayService take as `import_path: rayseg.serve.application:build`, with a spec as args: there the same web application
+runs in a deployment behind Ray Serve's HTTP proxies. `serve_config` writes such a configuration.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -20,41 +18,50 @@ from ray.serve.config import AutoscalingConfig
 
 from rayseg import specs
 from rayseg.models.checkpoints import describe
-from rayseg.serve import metrics
+from rayseg.serve import loopback, metrics
 from rayseg.serve.auth import Tokens, check_host_setting, load_tokens
+from rayseg.serve.batch_runner import BatchRunner
 from rayseg.serve.dispatch import ServeReplicas
 from rayseg.serve.door import Door
 from rayseg.serve.ingress import build_app
 from rayseg.serve.metrics import Metrics
 from rayseg.serve.prefixes import Prefixes
+from rayseg.serve.readiness import Readiness
 from rayseg.serve.replica import ModelReplica, max_ongoing
 from rayseg.serve.service import ModelFacts, Service
 from rayseg.serve.spec import ServeSpec
 
 NAME = "rayseg"
+BATCHES_NAME = "rayseg.batches"  # no model's application ends so: theirs have a dash
 IMPORT_PATH = "rayseg.serve.application:build"
 _INGRESS_ONGOING = 10_000  # the ingress itself refuses what is too much, and says why
-_READY_FOR_S = 1.0
 _LOGGING = {"enable_access_log": False, "log_level": "WARNING"}
 
 
-@serve.deployment(max_ongoing_requests=_INGRESS_ONGOING, logging_config=_LOGGING)
+@dataclass(frozen=True)
+class Handles:
+    """Deployment handles: of each model's replicas, and of the runner of batches where there are batches."""
+
+    models: Mapping[str, Any]
+    batches: Any = None
+
+
+@serve.deployment(max_ongoing_requests=_INGRESS_ONGOING, logging_config=_LOGGING, ray_actor_options={"num_cpus": 0})
 @serve.ingress()
 class Ingress:
     """The web application in its process; `drain` is called before the server stops."""
 
     def __init__(
-        self, spec: ServeSpec, facts: Sequence[ModelFacts], hashes: Mapping[str, str], handles: Mapping[str, Any]
+        self,
+        spec: ServeSpec,
+        facts: Sequence[ModelFacts],
+        hashes: Mapping[str, str],
+        models: Mapping[str, Any],
+        batches: Any = None,
     ) -> None:
         metrics.log_to_stderr()
-        counted = Metrics()
-        replicas = {
-            name: ServeReplicas(name, handle, counted.retried.labels(name).inc) for name, handle in handles.items()
-        }
-        ready = _Readiness({name: handle.deployment_name for name, handle in handles.items()})
-        prefixes = Prefixes(spec.read_prefixes, spec.write_prefixes)
-        service = Service(spec, {one.name: one for one in facts}, replicas, prefixes, ready.replicas, counted)
-        self._door = build_app(service, Tokens(hashes))
+        loopback.keep_internal_servers_on_loopback()
+        self._door = build_app(service_of(spec, facts, Handles(models, batches)), Tokens(hashes))
 
     def __serve_build_asgi_app__(self) -> Door:
         return self._door
@@ -70,7 +77,44 @@ class Model(ModelReplica):
 
     def __init__(self, facts: ModelFacts, spec: ServeSpec, device: str | None) -> None:
         metrics.log_to_stderr()
+        loopback.keep_internal_servers_on_loopback()
         super().__init__(facts, spec, device)
+
+
+@serve.deployment(max_ongoing_requests=_INGRESS_ONGOING, logging_config=_LOGGING, ray_actor_options={"num_cpus": 0})
+class Batches(BatchRunner):
+    """The one runner of all batches, in its process."""
+
+    async def __init__(self, spec: ServeSpec, facts: Sequence[ModelFacts], handles: Mapping[str, Any]) -> None:
+        metrics.log_to_stderr()
+        loopback.keep_internal_servers_on_loopback()
+        replicas = {name: ServeReplicas(name, handle) for name, handle in handles.items()}
+        prefixes = Prefixes(spec.read_prefixes, spec.write_prefixes)
+        super().__init__(spec, {one.name: one for one in facts}, replicas, prefixes)
+        await self.start()
+
+    async def __del__(self) -> None:
+        await self.close()
+
+
+def deploy(spec: ServeSpec, facts: Sequence[ModelFacts]) -> Handles:
+    """Start the replicas of each model, an application each; returns once every model has a warm one."""
+    gpus, device = _device(spec)
+    models = {
+        one.name: serve.run(
+            _model_deployment(one, spec, gpus).bind(one, spec, device), name=app_name(one.name), route_prefix=None
+        )
+        for one in facts
+    }
+    if spec.batches is None:
+        return Handles(models)
+    return Handles(models, serve.run(Batches.bind(spec, facts, models), name=BATCHES_NAME, route_prefix=None))
+
+
+def undeploy(spec: ServeSpec) -> None:
+    """End what `deploy` started, each replica after the requests it has at hand."""
+    for name in (*([BATCHES_NAME] if spec.batches else []), *map(app_name, spec.named_models)):
+        serve.delete(name)
 
 
 def build(args: Mapping[str, Any]) -> Application:
@@ -80,13 +124,21 @@ def build(args: Mapping[str, Any]) -> Application:
     check_host_setting(spec.host, tokens)
     Prefixes(spec.read_prefixes, spec.write_prefixes)
     facts = [facts_of(name, uri) for name, uri in spec.named_models.items()]
-    gpus = spec.gpus_per_replica
-    if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    device = None if gpus else "cpu"
-    handles = {one.name: _model_deployment(one, spec, gpus).bind(one, spec, device) for one in facts}
-    ingress = Ingress.options(ray_actor_options={"num_cpus": 0}, graceful_shutdown_timeout_s=_drain_s(spec))
-    return ingress.bind(spec, facts, tokens.hashes, handles)
+    gpus, device = _device(spec)
+    models = {one.name: _model_deployment(one, spec, gpus).bind(one, spec, device) for one in facts}
+    batches = Batches.bind(spec, facts, models) if spec.batches else None
+    ingress = Ingress.options(graceful_shutdown_timeout_s=_drain_s(spec))
+    return ingress.bind(spec, facts, tokens.hashes, models, batches)
+
+
+def service_of(spec: ServeSpec, facts: Sequence[ModelFacts], handles: Handles) -> Service:
+    """What the routes need, over the handles of deployments."""
+    counted, models = Metrics(), handles.models
+    replicas = {name: ServeReplicas(name, handle, counted.retried.labels(name).inc) for name, handle in models.items()}
+    ready = Readiness({name: (handle.app_name, handle.deployment_name) for name, handle in models.items()})
+    prefixes = Prefixes(spec.read_prefixes, spec.write_prefixes)
+    batches = ServeReplicas("batches", handles.batches) if handles.batches is not None else None
+    return Service(spec, {one.name: one for one in facts}, replicas, prefixes, ready.replicas, counted, batches)
 
 
 def serve_config(spec: ServeSpec) -> dict[str, Any]:
@@ -111,9 +163,17 @@ def facts_of(name: str, uri: str) -> ModelFacts:
     return ModelFacts(name, uri, info.class_names, info.fingerprint, info.architecture)
 
 
-def deployment_name(model: str) -> str:
-    """The deployment that runs the replicas of a model."""
-    return f"model-{model}"
+def app_name(model: str) -> str:
+    """The application that `deploy` makes of a model."""
+    return f"{NAME}-{model}"
+
+
+def _device(spec: ServeSpec) -> tuple[float, str | None]:
+    """GPUs of a replica, and the device it loads its model on; None is the GPU that Ray gives it."""
+    gpus = spec.gpus_per_replica
+    if gpus is None:
+        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    return gpus, None if gpus else "cpu"
 
 
 def _model_deployment(facts: ModelFacts, spec: ServeSpec, gpus: float) -> Any:
@@ -125,7 +185,7 @@ def _model_deployment(facts: ModelFacts, spec: ServeSpec, gpus: float) -> Any:
         downscale_delay_s=spec.downscale_delay_s,
     )
     return Model.options(
-        name=deployment_name(facts.name),
+        name=f"model-{facts.name}",
         autoscaling_config=scaling,
         ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": gpus},
         max_ongoing_requests=max_ongoing(spec),
@@ -137,33 +197,3 @@ def _model_deployment(facts: ModelFacts, spec: ServeSpec, gpus: float) -> Any:
 
 def _drain_s(spec: ServeSpec) -> float:
     return spec.request_timeout_s + 5
-
-
-class _Readiness:
-    """Warm replicas of each model as the controller knows them, asked at most once a second."""
-
-    def __init__(self, deployments: Mapping[str, str]) -> None:
-        self._deployments = deployments
-        self._thread = ThreadPoolExecutor(1, "rayseg-status")
-        self._known: dict[str, int] = dict.fromkeys(deployments, 0)
-        self._asked = -_READY_FOR_S
-        self._asking = asyncio.Lock()
-
-    async def replicas(self) -> Mapping[str, int]:
-        async with self._asking:
-            if time.monotonic() - self._asked >= _READY_FOR_S:
-                running = await asyncio.get_running_loop().run_in_executor(self._thread, _running_replicas)
-                self._known = {name: running.get(deployment, 0) for name, deployment in self._deployments.items()}
-                self._asked = time.monotonic()
-        return self._known
-
-
-def _running_replicas() -> dict[str, int]:
-    """Running replicas by deployment, of this application."""
-    overview = serve.status().applications.get(serve.get_replica_context().app_name)
-    if overview is None:
-        return {}
-    return {
-        name: sum(count for state, count in one.replica_states.items() if str(getattr(state, "value", state)) == "RUNNING")
-        for name, one in overview.deployments.items()
-    }

@@ -31,7 +31,8 @@ class ServeReplicas:
     """`service.Replicas` on a deployment handle; `on_retry` is called when a call is made again."""
 
     def __init__(self, name: str, handle: Any, on_retry: Callable[[], None] = lambda: None) -> None:
-        self._name, self._handle, self._on_retry = name, handle, on_retry
+        # By value: images go straight from process to process, and not through the object store first.
+        self._name, self._handle, self._on_retry = name, handle.options(_by_reference=False), on_retry
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         """What `method` of one replica returns. Raises a `Problem`, also where that is what it returns."""

@@ -27,9 +27,11 @@ from rayseg.errors import (
 from rayseg.models.predictor import load
 from rayseg.models.preprocess import Prepared
 from rayseg.models.thresholds import Thresholds
+from rayseg.outputs.writing import Written
 from rayseg.records import Instances, RawDetections
 from rayseg.serve import answers
 from rayseg.serve.answers import Answer
+from rayseg.serve.labelling import BatchChunk, ChunkFailed, Labeller
 from rayseg.serve.limits import Budget
 from rayseg.serve.options import PredictOptions
 from rayseg.serve.problems import Problem, busy
@@ -78,6 +80,7 @@ class ModelReplica:
             forward_target_s=spec.forward_target_s,
             finish_threads=FINISH_THREADS,
         )
+        self.labeller = Labeller(self.predictor, self.scheduler, self._own, spec)
         self._warm_up()
 
     async def predict(self, source: bytes | str, options: PredictOptions) -> Answer | Problem:
@@ -92,6 +95,10 @@ class ModelReplica:
             return _bad_image(error)
         except ModelError as error:
             return Problem(422, "image-not-taken", f"the model cannot take this image: {error}")
+
+    async def label(self, chunk: BatchChunk) -> Written | ChunkFailed:
+        """One chunk of a batch, as a part of its output."""
+        return await self.labeller.label(chunk)
 
     async def check_health(self) -> None:
         """Ray Serve asks now and then; a model that only fails, after a GPU's error for instance, is started anew."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from rayseg.errors import UsageError
 from rayseg.specs import Spec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -74,3 +76,22 @@ class ServeSpec(Spec):
     @property
     def default_model(self) -> str:
         return next(iter(self.named_models))
+
+
+def models_of(words: Sequence[str]) -> dict[str, Any]:
+    """`model` or `models` from the command line's words: one URI, or `name=URI` each. Raises `UsageError`."""
+    if len(words) == 1 and not _named(words[0]):
+        return {"model": words[0]}
+    models: dict[str, str] = {}
+    for word in words:
+        name, _, uri = word.partition("=")
+        if not _named(word) or not uri or name in models:
+            raise UsageError(f"--model {word!r}: expected a name of its own and a URI, as in small=s3://models/small")
+        models[name] = uri
+    return {"models": models} if models else {}
+
+
+def _named(word: str) -> bool:
+    """Whether a word is name=URI; a URI may have an equals sign behind its first slash."""
+    name, equals, _ = word.partition("=")
+    return bool(equals) and _NAME.fullmatch(name) is not None
