@@ -41,7 +41,7 @@ class FairShare:
         """Wait for a turn and hold it. The caller corrects the charge once it knows better."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(batch, []).append((estimate_s, turn))
-        self._grant()
+        self._grant_soon()
         try:
             await turn
         except asyncio.CancelledError:
@@ -52,6 +52,10 @@ class FairShare:
             yield charge
         finally:
             self._settle(batch, charge.seconds - estimate_s)
+
+    def _grant_soon(self) -> None:
+        """Once whoever has just ended a call had the chance to ask for its next one: else it would never be compared."""
+        asyncio.get_running_loop().call_soon(self._grant)
 
     def _grant(self) -> None:
         while self._free and self._waiting:
@@ -69,7 +73,7 @@ class FairShare:
         if batch in self._bills:
             self._bills[batch] += correction_s
         self._free += 1
-        self._grant()
+        self._grant_soon()
 
     def _give_up(self, batch: str, estimate_s: float, turn: asyncio.Future[None]) -> None:
         if turn.done() and not turn.cancelled():

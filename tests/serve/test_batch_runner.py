@@ -331,7 +331,7 @@ def test_replicas_that_come_and_go_cost_nothing(spec, folder, tmp_path):
 def test_images_that_take_every_replica_with_them_end_the_batch(spec, folder, tmp_path):
     async def go():
         replicas = PlainReplicas(spec)
-        replicas.fail = lambda chunk: lose(chunk)
+        replicas.fail = lose
         async with running(spec, default=replicas) as runner:
             return await ended(runner, await created(runner, folder, tmp_path / "out" / "a"))
 
