@@ -9,8 +9,9 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 
+import rayseg
 from rayseg.errors import JobError, UsageError
 
 
@@ -21,7 +22,7 @@ def connect(
 
     A cluster of our own listens on loopback only, and asks for a token as Ray's own default is, unless $RAY_AUTH_MODE
     says otherwise. `runtime_env` is Ray's, for all workers. Raises `ConnectionError` when there is no cluster at the
-    address, `JobError` when it refuses the token or runs another version of Ray or Python.
+    address, `JobError` when it refuses the token or runs another version of Ray, Python or rayseg.
     """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters is raised, and said once
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -49,7 +50,31 @@ def connect(
             raise
         told = " ".join(str(error).split())
         raise JobError(f"{address}: the cluster runs another version of Ray or Python. {told}") from None
+    if address != "local":
+        check_package(address)
     return address == "local"
+
+
+def check_package(address: str, runtime_env: Mapping[str, Any] | None = None) -> None:
+    """Raise `JobError` unless the joined cluster's workers have this version of rayseg.
+
+    Without it Ray would start tasks that cannot be read there, again and again.
+    """
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def version() -> str:
+        import rayseg
+
+        return rayseg.__version__
+
+    way_out = "rayseg submit brings the package along; or use an image that has it"
+    try:
+        found = ray.get(version.options(runtime_env=dict(runtime_env or {})).remote())
+    except (RayError, ImportError) as error:
+        told = str(error).strip().splitlines()[-1]
+        raise JobError(f"{address}: its workers cannot import rayseg ({told}); {way_out}") from None
+    if found != rayseg.__version__:
+        raise JobError(f"{address}: its workers have rayseg {found}, expected {rayseg.__version__}; {way_out}")
 
 
 def check_fits(needs: Mapping[str, float], what: str) -> None:

@@ -5,6 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+import rayseg
+from rayseg import cluster
+from rayseg.errors import JobError
+
 CODE = """
 import os
 import psutil
@@ -31,3 +37,17 @@ def test_a_cluster_of_our_own_listens_on_loopback_only_and_asks_for_a_token(tmp_
     heard, _, mode = done.stdout.strip().rpartition(" ")
     assert set(ast.literal_eval(heard)) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     assert mode == "token"
+
+
+def test_a_cluster_with_another_rayseg_is_refused_before_work_starts(ray_cluster, monkeypatch):
+    here = rayseg.__version__
+    cluster.check_package("there")
+    monkeypatch.setattr(rayseg, "__version__", "9.9.9")
+    with pytest.raises(JobError, match=f"there: its workers have rayseg {here}, expected 9.9.9; rayseg submit brings"):
+        cluster.check_package("there")
+
+
+def test_a_cluster_without_rayseg_is_refused_before_work_starts(ray_cluster, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['rayseg'] = None")
+    with pytest.raises(JobError, match="there: its workers cannot import rayseg .*; rayseg submit brings"):
+        cluster.check_package("there", {"env_vars": {"PYTHONPATH": str(tmp_path)}})
