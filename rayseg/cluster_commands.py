@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Optional
 
 import typer
@@ -20,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     """Give `app` the commands of this file."""
     app.command(epilog=_SUBMIT_EXAMPLES)(submit)
     app.add_typer(jobs, name="jobs")
+    app.command(epilog=_DOCTOR_EXAMPLES)(doctor)
 
 
 _SUBMIT_EXAMPLES = """\b
@@ -51,16 +53,13 @@ def submit(
 
     Exit code 0: it runs, or with --follow has ended well; with --follow it is the job's own. Ctrl-C detaches.
     """
-    from rayseg.errors import UsageError
     from rayseg.submit.commands import read_job
 
-    if package not in ("auto", "ship", "image"):
-        raise UsageError(f"--package {package!r}: expected auto, ship or image")
     job = read_job(file, words or (), command)
     from rayseg.submit.run import Submission, watch
     from rayseg.submit.run import submit as submit_job
 
-    how = Submission(package, shared_paths, _environment(env or []), tuple(flag or ()))
+    how = Submission(_package(package), shared_paths, _environment(env or []), tuple(flag or ()))
     server, job_id = submit_job(job, address, how, _say)
     _say(f"job {job_id} at {server.url}")
     if json:
@@ -114,9 +113,55 @@ def cancel(job_id: Id, address: Address = None) -> None:
     typer.echo(f"job {job_id}: {found.status.lower()}")
 
 
-def _environment(words: list[str]) -> tuple[tuple[str, str], ...]:
-    import os
+_DOCTOR_EXAMPLES = """\b
+Examples:
+  rayseg doctor --storage s3://my-labels
+  rayseg doctor --address http://127.0.0.1:8265 --storage s3://my-labels
+  rayseg doctor --address 10.0.0.5:6379 --json"""
 
+
+def doctor(
+    address: Annotated[
+        Optional[str], typer.Option(help="a cluster: its dashboard, or what Ray joins; else $RAY_ADDRESS, this machine")
+    ] = None,
+    storage: Annotated[
+        Optional[list[str]], typer.Option(help="a place for outputs to try, s3:// or local; may come again")
+    ] = None,
+    package: Annotated[str, typer.Option(help="with a dashboard: as for submit")] = "auto",
+    env: Annotated[Optional[list[str]], typer.Option(help="with a dashboard: as for submit")] = None,
+    json: AsJson = False,
+) -> None:
+    """Look at this machine or a cluster: what will work, what will not, and what to do about it. Exit code 1: a fail."""
+    from rayseg.doctor.lines import Line, verdict
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    if (address or "").startswith(("http://", "https://")):
+        from rayseg.submit.examining import examine_there
+        from rayseg.submit.run import Submission
+
+        how = Submission(_package(package), env=_environment(env or []))
+        lines = [Line(**line) for line in examine_there(address or "", storage or [], how, _say)]
+    else:
+        from rayseg.doctor.run import examine
+
+        lines = examine(address, storage or [], _say)
+    if json:
+        _print({"event": "doctor", "lines": [line.as_json() for line in lines]}, True)
+    else:
+        typer.echo("\n".join([*(line.text() for line in lines), verdict(lines)]))
+    if any(line.state == "fail" for line in lines):
+        raise typer.Exit(1)
+
+
+def _package(value: str) -> Any:
+    from rayseg.errors import UsageError
+
+    if value not in ("auto", "ship", "image"):
+        raise UsageError(f"--package {value!r}: expected auto, ship or image")
+    return value
+
+
+def _environment(words: list[str]) -> tuple[tuple[str, str], ...]:
     from rayseg.errors import UsageError
 
     found = []

@@ -33,6 +33,8 @@ def write_bundle(folder: Path, job: Job, needs: dict[str, float], words: list[st
     folder.mkdir(parents=True, exist_ok=True)
     here = Path(__file__).parent
     shutil.copyfile(here / "start.py", folder / "start.py")
+    if job.spec is not None:
+        words = ["-f", "job.yaml", *words]
     (folder / "job.yaml").write_text(yaml.safe_dump(job.given, sort_keys=True, allow_unicode=True), encoding="utf-8")
     (folder / "job.json").write_text(json.dumps(_record(job, needs, words, package), indent=1), encoding="utf-8")
     if package != "image":
@@ -44,7 +46,7 @@ def _record(job: Job, needs: dict[str, float], words: list[str], package: str) -
     low, high = (re.search(pattern, wanted) for pattern in (r">=3\.(\d+)", r"<3\.(\d+)"))
     return {
         "command": job.command,
-        "words": [job.command, "-f", "job.yaml", *words],
+        "words": [job.command, *words],
         "needs": needs,
         "package": package,
         "version": rayseg.__version__,

@@ -33,12 +33,12 @@ class Job:
     """A command and its spec; `given` are the fields that were given, for a rayseg whose specs have other fields."""
 
     command: str
-    spec: Spec
+    spec: Spec | None  # None for a command that takes none
 
     @property
     def given(self) -> dict[str, Any]:
         """What was asked for, as JSON values, without the address: on the cluster it is the cluster's own."""
-        return self.spec.model_dump(mode="json", exclude_unset=True, exclude={"address"})
+        return {} if self.spec is None else self.spec.model_dump(mode="json", exclude_unset=True, exclude={"address"})
 
 
 def read_job(file: str, words: Iterable[str] = (), command: str | None = None) -> Job:

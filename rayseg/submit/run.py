@@ -50,16 +50,17 @@ def submit(job: Job, address: str | None, how: Submission, say: Say) -> tuple[Se
 
     Raises `UsageError` for what can be put right in the spec or the call, `JobError` for what the cluster cannot do.
     """
+    assert job.spec is not None
     _check_words(job, how.words)
     server = reach(address, getattr(job.spec, "address", None))
     check_versions(server, shipped=how.package == "ship")
     shared = how.shared_paths or (bool(paths.local_paths(job.spec)) and server.is_here())
-    job = Job(job.command, paths.placed(job.spec, shared=shared, url=server.url))
-    needs = paths.needs(job.spec)
+    spec = paths.placed(job.spec, shared=shared, url=server.url)
+    needs = paths.needs(spec)
     lacking = cluster.first_lacking(needs, [node.resources for node in server.nodes])
     if lacking is not None:
         say(f"no node has {needs[lacking]:g} {lacking} now; asking whether one may be added")
-    return server, _send(server, job, needs, how)
+    return server, send(server, Job(job.command, spec), needs, how, how.words)
 
 
 def watch(server: Server, job_id: str, *, to_the_end: bool, say: Say) -> int:
@@ -96,7 +97,8 @@ def ways_back(url: str, job_id: str) -> str:
     )
 
 
-def _send(server: Server, job: Job, needs: dict[str, float], how: Submission) -> str:
+def send(server: Server, job: Job, needs: dict[str, float], how: Submission, words: Sequence[str]) -> str:
+    """Bundle and submit, without further questions; `words` follow the command. The job's id."""
     job_id = f"rayseg-{job.command}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     # Ctrl-C is what a driver of ours understands as "store what is finished"; it gets time to do so.
     env = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)} | EXCLUDES | dict(how.env)
@@ -104,7 +106,7 @@ def _send(server: Server, job: Job, needs: dict[str, float], how: Submission) ->
     told = {"rayseg_command": job.command, "rayseg_version": __version__}
     told |= {f"rayseg_{name}": str(job.given[name]) for name in ("out", "model") if name in job.given}
     with tempfile.TemporaryDirectory(prefix="rayseg-submit-") as folder:
-        write_bundle(Path(folder) / "job", job, needs, list(how.words), how.package)
+        write_bundle(Path(folder) / "job", job, needs, list(words), how.package)
         sent = RuntimeEnv(working_dir=str(Path(folder) / "job"), env_vars=env)
         server.client.start(job_id, _ENTRYPOINT, sent, told)
     return job_id
