@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
+from rayseg import cluster
 from rayseg.formats.ordinals import OrdinalBitmap, to_ranges
 from rayseg.label.source import PlanSource, ReadJob
 from rayseg.label.spec import LabelSpec
@@ -43,20 +44,36 @@ class Resources:
     most_workers: int | None
     threads: int | None
     device: str | None
+    worker_places: Mapping[str, float] = field(default_factory=dict)  # custom resources, see the spec
+    read_places: Mapping[str, float] = field(default_factory=dict)
 
 
 def resources(spec: LabelSpec) -> Resources:
-    """What the cluster has now, divided: one worker per GPU where there are any, else one per core."""
-    cluster = ray.cluster_resources()
-    gpus = cluster.get("GPU", 0.0)
+    """What the cluster has now, divided: one worker per GPU where there are any, else one per core.
+
+    Raises `UsageError` where no node has what a worker or a read task takes, nor one that an autoscaler may add.
+    """
+    gpus = ray.cluster_resources().get("GPU", 0.0)
     per_worker = spec.gpus_per_worker if spec.gpus_per_worker is not None else (1.0 if gpus else 0.0)
+    places = (spec.worker_resources, spec.read_resources)
     if per_worker:
-        fit = max(1, int(gpus / per_worker))
+        cluster.check_fits({"GPU": per_worker} | spec.worker_resources, "a model worker")
+        cluster.check_fits(spec.read_resources, "a read task")
+        fit = _fitting({"GPU": per_worker} | spec.worker_resources)
         workers = min(fit, spec.workers or fit)
-        return Resources(0.0, per_worker, 1.0, None, WRITERS_PER_GPU * workers, workers, spec.workers, None, "cuda")
-    fit = max(1, int(cluster.get("CPU", 1.0)))
+        writers = WRITERS_PER_GPU * workers
+        return Resources(0.0, per_worker, 1.0, None, writers, workers, spec.workers, None, "cuda", *places)
+    cluster.check_fits({"CPU": CPU_WORKER_CPUS} | spec.worker_resources, "a model worker")
+    cluster.check_fits({"CPU": CPU_READ_CPUS} | spec.read_resources, "a read task")
+    fit = _fitting({"CPU": 1.0} | spec.worker_resources)
     workers = min(fit, spec.workers or fit)
-    return Resources(CPU_WORKER_CPUS, 0.0, CPU_READ_CPUS, workers, workers, workers, spec.workers, 1, "cpu")
+    return Resources(CPU_WORKER_CPUS, 0.0, CPU_READ_CPUS, workers, workers, workers, spec.workers, 1, "cpu", *places)
+
+
+def _fitting(needs: Mapping[str, float]) -> int:
+    """How many workers that take `needs` the cluster holds now, 1 at least: one may still be added."""
+    found = ray.cluster_resources()
+    return max(1, min(int(found.get(name, 0.0) / amount) for name, amount in needs.items() if amount))
 
 
 def chunk_rows(preprocess: Preprocess, remaining: int, workers: int) -> int:
@@ -101,6 +118,7 @@ def build(read: ReadJob, work: WorkerJob, have: Resources, batches: Iterator[np.
         source = ray.data.read_datasource(
             PlanSource(read, tasks),
             num_cpus=have.read_cpus,
+            resources=dict(have.read_places) or None,
             concurrency=have.readers,
             override_num_blocks=len(tasks),
         )
@@ -112,6 +130,7 @@ def build(read: ReadJob, work: WorkerJob, have: Resources, batches: Iterator[np.
             zero_copy_batch=True,
             num_cpus=have.worker_cpus,
             num_gpus=have.worker_gpus,
+            resources=dict(have.worker_places) or None,
             compute=ActorPoolStrategy(
                 min_size=min(have.workers, len(tasks)),
                 max_size=have.most_workers,
