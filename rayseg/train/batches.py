@@ -57,12 +57,12 @@ def training_image(sample: TrainingSample, name: str = "") -> TrainingImage:
 
 
 def to_tensors(image: TrainingImage) -> tuple[Tensor, Target]:
-    """Image (3, H, W) float32 in [0, 1] and its target.
+    """Image (3, H, W) uint8 and its target.
 
     Crowds are areas to be ignored, and so are boxes without a mask: taken for objects they would teach the mask head
     wrong masks, taken for background they would teach the rest to overlook them. Boxes of no area are left out.
     """
-    pixels = torch.from_numpy(np.require(image.image, requirements=["C", "W"])).permute(2, 0, 1).float().div_(255)
+    pixels = torch.from_numpy(np.require(image.image, requirements=["C", "W"])).permute(2, 0, 1)
     masks, boxes = image.dense_masks(), np.asarray(image.boxes_xyxy, np.float32).reshape(-1, 4)
     real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     ignored = np.asarray(image.crowd, bool) | ~masks.any(axis=(1, 2))

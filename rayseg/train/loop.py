@@ -33,7 +33,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class TensorSlice:
-    """B images (3, H, W) float32 in [0, 1] and their targets, which go through the network together; see `order.Slice`."""
+    """B images (3, H, W) uint8 and their targets, which go through the network together; see `order.Slice`."""
 
     images: Sequence[Tensor]
     targets: Sequence[Mapping[str, Tensor]]
@@ -152,7 +152,7 @@ class Loop:
         """Add the gradient of a slice, if its loss is finite; its losses by name."""
         begin = time.monotonic()
         torch.manual_seed(one.seed)  # which anchors and proposals are sampled must not depend on what came before
-        images = [image.to(self.device, non_blocking=True) for image in one.images]  # B of (3, H, W)
+        images = [image.to(self.device, non_blocking=True).float().div_(255) for image in one.images]  # B of (3, H, W)
         targets = [{key: value.to(self.device, non_blocking=True) for key, value in t.items()} for t in one.targets]
         dtype = _DTYPES.get(self.recipe.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):

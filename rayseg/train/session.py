@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,8 +57,14 @@ class Outcome:
     scores: dict[str, Any] = field(default_factory=dict)
 
 
+Feed = Callable[[Order, int], Generator[Sequence[TensorSlice], None, None]]
+
+
 class Session:
-    """See `go`. `tell` hears of progress, from the lead alone; `stop_wanted` is asked once per step."""
+    """See `go`. `tell` hears of progress, from the lead alone; `stop_wanted` is asked once per step.
+
+    `feed` gives this worker's slices of each step of an order, from a step on; none: threads load them.
+    """
 
     def __init__(
         self,
@@ -68,8 +74,10 @@ class Session:
         place: Place = Place(),
         tell: Callable[[dict[str, Any]], None] = lambda event: None,
         stop_wanted: Callable[[], bool] = lambda: False,
+        feed: Feed | None = None,
     ) -> None:
         self.spec, self.data, self.val, self.place, self.tell = spec, data, val, place, tell
+        self.feed = feed or self._from_threads
         self.lead = place.rank == 0
         self.order = Order(len(data), spec.batch_size, micro_batch(spec, place.workers), spec.seed)
         self.budget = spec.budget(self.order.steps_per_epoch)
@@ -89,7 +97,7 @@ class Session:
         self._resume()
         first = self.loop.step
         self.log = MetricsLog(self.spec.out, first, self.spec.report_every_steps) if self.lead else None
-        with closing(self._batches(first)) as source:
+        with closing(self.feed(self.order, first)) as source:
             history = self.loop.run(source, self.budget, self._after)
         finished = not self.loop.stopping or self._out_of_patience()
         if finished:
@@ -137,11 +145,11 @@ class Session:
         self._saved_step, self._saved_s = found.step, self.loop.elapsed_s
         self._say(f"going on from step {found.step:,} ({found.uri})")
 
-    def _batches(self, first: int) -> Generator[Any, None, None]:
+    def _from_threads(self, order: Order, first: int) -> Generator[Sequence[TensorSlice], None, None]:
         spec, place = self.spec, self.place
         return batches(
             self.data.training_image,
-            self.order,
+            order,
             spec.augmentation,
             first_step=first,
             rank=place.rank,

@@ -13,7 +13,8 @@ from rayseg.train.schedule import Budget
 
 # Fields that change where and how fast a run goes, and how much of it is kept: a resumed run may differ in them.
 RUNTIME_FIELDS = frozenset(
-    {"address", "workers", "gpu", "cpus_per_worker", "threads", "loaders", "ahead", "save_every_steps", "save_every_s",
+    {"address", "workers", "gpu", "cpus_per_worker", "threads", "loading", "loaders",
+     "loader_cpus", "ahead", "save_every_steps", "save_every_s",
      "keep", "max_failures", "report_every_steps", "compile", "out"}
 )  # fmt: skip
 
@@ -79,7 +80,13 @@ class TrainSpec(Spec):
     gpu: bool | None = Field(None, description="none: where the cluster has GPUs")
     cpus_per_worker: float = Field(1.0, gt=0)
     threads: int | None = Field(None, ge=1, description="torch's threads in a worker; none: its share of the cores")
-    loaders: int = Field(2, ge=0, description="threads per worker that read, decode and augment; 0: in the loop")
+    loading: Literal["tasks", "threads"] = Field(
+        "tasks", description="who reads, decodes and augments: Ray Data's tasks, anywhere in the cluster, or threads"
+    )
+    loaders: int = Field(2, ge=0, description="of them per worker; 0: the loop itself")
+    loader_cpus: float | None = Field(
+        None, ge=0, description="CPUs that a task takes; none: 1, or as much as the workers leave"
+    )
     ahead: int = Field(4, ge=1, description="steps that are loaded before they are needed")
     compile: bool = Field(False, description="torch.compile the backbone")
     save_every_steps: int | None = Field(None, ge=1, description="none: once per epoch")

@@ -13,8 +13,9 @@ import torch
 
 from rayseg.errors import RaysegError
 from rayseg.train.records import Records
-from rayseg.train.session import Place, Session
+from rayseg.train.session import Feed, Place, Session
 from rayseg.train.spec import TrainSpec
+from rayseg.train.streaming import Loading, Tasks, streamed
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,21 @@ class Work:
     spec: TrainSpec
     data: list[ray.ObjectRef]  # of Records: the training images, and those of validation where there are any
     board: Any
+    loader_cpus: float = 0.0  # of each task that loads
+
+    def feed(self, place: Place) -> Feed | None:
+        """Ray Data's tasks, where the spec wants them."""
+        spec = self.spec
+        if spec.loading != "tasks" or not spec.loaders:
+            return None
+        tasks = Tasks(spec.loaders, self.loader_cpus, spec.ahead)
+        return lambda order, first: streamed(
+            Loading(self.data[0], order, spec.augmentation),
+            tasks,
+            first_step=first,
+            rank=place.rank,
+            workers=place.workers,
+        )
 
 
 class _Wish:
@@ -60,6 +76,7 @@ def work(config: dict[str, Work]) -> None:
             place,
             tell=job.board.tell.remote,
             stop_wanted=_Wish(job.board) if lead else lambda: False,
+            feed=job.feed(place),
         )
         outcome = session.go()
     except RaysegError as error:

@@ -1,10 +1,11 @@
 """Images per second of training: a plain torchvision loop with a DataLoader beside `rayseg train`, start-up apart.
 
     python tests/bench/train.py [--data COCO_FOLDER] [--steps 60] [--batch 4] [--rounds 2] [--workers 1]
+                                [--loading tasks threads]
 
 Both train the same network from the same seed on the same images with AdamW, mirrored at random; the plain loop has a
-process per core that reads, `rayseg train` as many threads. The first quarter of the steps does not count. Rounds take
-turns, so that what else the machine does meets both; the best of each counts.
+process per core that reads, `rayseg train` as many of Ray Data's tasks, or threads. The first quarter of the steps does not
+count. Rounds take turns, so that what else the machine does meets both; the best of each counts.
 """
 
 from __future__ import annotations
@@ -80,11 +81,12 @@ def plain(folder: Path, steps: int, batch: int) -> float:
             done += 1
 
 
-def rayseg(folder: Path, steps: int, batch: int, workers: int, out: Path) -> float:
+def rayseg(folder: Path, steps: int, batch: int, workers: int, loading: str, out: Path) -> float:
     """Images per second of `rayseg train`, from the clock in its metrics.csv."""
     settings = SETTINGS.model_dump(mode="json", exclude_defaults=True)
     spec = {"data": str(folder), "model": ARCHITECTURE, "settings": settings, "out": str(out), "steps": steps}
     spec |= {"batch_size": batch, "learning_rate": 1e-4, "workers": workers, "loaders": max(1, CORES // workers)}
+    spec |= {"loading": loading}
     (out.parent / "spec.yaml").write_text(json.dumps(spec))
     command = [sys.executable, "-m", "rayseg.cli", "train", "-f", str(out.parent / "spec.yaml"), "--overwrite"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -101,6 +103,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--loading", nargs="+", default=["tasks", "threads"], choices=["tasks", "threads"])
     parser.add_argument("--plain", action="store_true", help="only the plain loop, and print its images per second")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -111,21 +114,21 @@ def main() -> None:
         if given.plain:
             print(plain(folder, given.steps, given.batch))
             return
-        found: dict[str, list[float]] = {"plain": [], "rayseg": []}
+        found: dict[str, list[float]] = {"plain": [], **{loading: [] for loading in given.loading}}
         for number in range(given.rounds):
             command = [sys.executable, __file__, "--plain", "--data", str(folder)]
             command += ["--steps", str(given.steps), "--batch", str(given.batch)]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found["plain"].append(float(said.splitlines()[-1]))
-            out = Path(scratch) / "out"
-            found["rayseg"].append(rayseg(folder, given.steps, given.batch, given.workers, out))
-            print(
-                f"round {number}: plain {found['plain'][-1]:.2f}, rayseg {found['rayseg'][-1]:.2f} images/s", flush=True
-            )
+            for loading in given.loading:
+                out = Path(scratch) / "out"
+                found[loading].append(rayseg(folder, given.steps, given.batch, given.workers, loading, out))
+            rates = ", ".join(f"{name} {values[-1]:.2f}" for name, values in found.items())
+            print(f"round {number}: {rates} images/s", flush=True)
         best = {name: max(values) for name, values in found.items()}
-        print(
-            f"best: plain {best['plain']:.2f}, rayseg {best['rayseg']:.2f} images/s, ratio {best['rayseg'] / best['plain']:.3f}"
-        )
+        for loading in given.loading:
+            ratio = best[loading] / best["plain"]
+            print(f"best: plain {best['plain']:.2f}, {loading} {best[loading]:.2f} images/s, ratio {ratio:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+"""Ray Data brings what threads would have loaded: the same slices, in the same order, from any step on, for any worker."""
+
+import itertools
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+import ray
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_runs import write_data
+
+from rayseg import read
+from rayseg.errors import ObjectNotFound
+from rayseg.train import slice_bytes
+from rayseg.train.augmentation import Augmentation
+from rayseg.train.loading import batches
+from rayseg.train.loop import TensorSlice
+from rayseg.train.order import Order
+from rayseg.train.records import packed
+from rayseg.train.streaming import Loading, Tasks, streamed
+
+AUGMENTATION = Augmentation.model_validate({"flip": 0.5, "copy_paste": 0.5, "scale_jitter": [0.5, 1.5]})
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return packed(read(write_data(tmp_path_factory.mktemp("data"))))
+
+
+def assert_same(found, expected):
+    assert (list(found.names), found.weight, found.seed) == (list(expected.names), expected.weight, expected.seed)
+    for one, other in zip(found.images, expected.images, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+    for one, other in zip(found.targets, expected.targets, strict=True):
+        assert one.keys() == other.keys()
+        assert all(one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_tasks_load_what_threads_load(ray_cluster, records, rank):
+    """Over the end of an epoch and of an execution, from the middle of an epoch, where the second has none at times."""
+    order = Order(len(records), batch_size=3, micro_batch=2)
+    loading = Loading(ray.put(records), order, AUGMENTATION)
+    steps = streamed(loading, Tasks(2, 0.0), first_step=1, rank=rank, workers=2)
+    expected = batches(records.training_image, order, AUGMENTATION, first_step=1, rank=rank, workers=2)
+    with closing(steps), closing(expected):
+        for found, other in itertools.islice(zip(steps, expected, strict=False), 40):
+            assert len(found) == len(other)
+            for one, same in zip(found, other, strict=True):
+                assert_same(one, same)
+
+
+def test_what_an_image_raises_is_raised_at_its_step(ray_cluster, tmp_path):
+    records = packed(read(write_data(tmp_path, images=3)))
+    order = Order(3, batch_size=1, micro_batch=1)
+    third = order.slices(2)[0].indices[0]
+    gone = records.image(third).uri
+    (tmp_path / gone.removeprefix(str(tmp_path)).lstrip("/")).unlink()
+    steps = streamed(
+        Loading(ray.put(records), order, Augmentation.model_validate({})),
+        Tasks(1, 0.0),
+        first_step=0,
+        rank=0,
+        workers=1,
+    )
+    with closing(steps):
+        assert [len(next(steps)) for _ in range(2)] == [1, 1]
+        with pytest.raises(ObjectNotFound, match=gone):
+            next(steps)
+
+
+@given(st.integers(0, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**31))
+def test_bytes_hold_a_slice(instances, height, width, seed):
+    torch.manual_seed(seed)
+    target = {
+        "boxes": torch.rand(instances, 4),
+        "labels": torch.randint(0, 9, (instances,)),
+        "masks": torch.randint(0, 2, (instances, height, width), dtype=torch.uint8),
+    }
+    image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8).permute(2, 0, 1)
+    one = TensorSlice([image, image], [target, target], ["a", "ü"], 0.25, seed)
+    assert_same(slice_bytes.unpack(slice_bytes.pack(one)), one)
+    with pytest.raises(AssertionError):
+        assert_same(slice_bytes.unpack(slice_bytes.pack(replace(one, seed=seed + 1))), one)
