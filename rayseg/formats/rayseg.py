@@ -3,7 +3,9 @@
 The data set form is `data/images-00000.parquet` and so on, one row per image, see `rayseg_columns`. It has the columns of a
 label run, so whatever reads the one reads the other. Each file's footer holds, as JSON under `rayseg.dataset`, the
 categories, what is said of the whole, and the file's number; the last one also how many there are, so a missing file is
-noticed. Everything in a record comes back exactly. Images are held by URI, or embedded where the record embeds them.
+noticed. Files that are each a whole data set of the same classes, as `to_bytes` makes them, may also lie side by side: many
+writers add to such a folder, and reading it gives all their images. Everything in a record comes back exactly. Images are
+held by URI, or embedded where the record embeds them.
 
 Of a label run only the parts that count are read, see `rayseg_run`. A row with an error is an image without annotations,
 its error in `extras["rayseg"]["error"]`; its name is its URI below the run's `images`, or the whole URI without the scheme.
@@ -12,11 +14,12 @@ its error in `extras["rayseg"]["error"]`; its name is its URI below the run's `i
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,7 +68,7 @@ def read(uri: str, *, images: str | None, faults: Faults) -> Dataset:
     return Dataset(categories, _Images(files, len(categories), images, faults), info, faults)
 
 
-def write(dataset: Dataset, sink: Sink, losses: Losses) -> None:
+def write(dataset: Dataset, sink: Sink | _Memory, losses: Losses) -> None:
     """All of `dataset`; a row group's images are in memory at a time."""
     for category in dataset.categories:
         losses.kept("class")
@@ -89,7 +92,27 @@ def write(dataset: Dataset, sink: Sink, losses: Losses) -> None:
                 writer.add(held)
 
 
+def to_bytes(dataset: Dataset, losses: Losses) -> bytes:
+    """A small data set as the one file that `write` makes of it."""
+    sink = _Memory()
+    write(dataset, sink, losses)
+    return sink.data
+
+
 # ---- writing
+
+
+class _Memory:
+    """A sink for one file."""
+
+    data = b""
+
+    @contextmanager
+    def stream(self, name: str, *, last: bool = False) -> Iterator[IO[bytes]]:
+        with io.BytesIO() as file:
+            yield file
+            file.seek(0)
+            self.data += file.read()
 
 
 def _held(image: AnnotatedImage, losses: Losses) -> AnnotatedImage | None:
@@ -130,7 +153,7 @@ def _held_annotation(annotation: Annotation, losses: Losses) -> Annotation:
 class _Writer:
     """Gathers images into row groups and files."""
 
-    def __init__(self, sink: Sink, head: dict[str, Any], class_names: Sequence[str]) -> None:
+    def __init__(self, sink: Sink | _Memory, head: dict[str, Any], class_names: Sequence[str]) -> None:
         self._sink, self._head = sink, head
         # Arrow refuses halves of surrogate pairs; the footer, which counts, has the names as they are
         self._names = [name.encode("utf-8", "replace").decode() for name in class_names]
@@ -218,6 +241,10 @@ def _head(uri: str) -> dict[str, Any]:
 
 def _check_whole(uri: str, heads: list[dict[str, Any]]) -> None:
     numbers = [head.get("file") for head in heads]
+    if all((head.get("file"), head.get("files")) == (0, 1) for head in heads):
+        if any(head["categories"] != heads[0]["categories"] for head in heads):
+            raise BadAnnotation(uri, "its files are data sets of different classes; read them one by one")
+        return
     if numbers != list(range(len(heads))) or heads[-1].get("files") != len(heads):
         expected = heads[-1].get("files", f"more than {len(heads)}")
         raise BadAnnotation(uri, f"expected {expected} files, found those numbered {numbers}")
