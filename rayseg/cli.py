@@ -374,6 +374,52 @@ def _print_comparison(
 cluster_commands.add_to(app)
 
 
+@app.command(
+    epilog="""\b
+Examples:
+  rayseg predict photo.jpg --model rayseg-demo/model
+  rayseg predict photos/ --model my-model/ --out found.json --overlay drawn/
+  rayseg predict s3://bucket/a.jpg *.png --url http://127.0.0.1:8000 --score-threshold 0.5 --classes cat,dog"""
+)
+def predict(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="files, folders, globs, lists, s3:// URIs")],
+    model: Annotated[Optional[str], typer.Option(help="checkpoint, preset, .pth; with --url a name there")] = None,
+    url: Annotated[Optional[str], typer.Option(help="ask this endpoint; $RAYSEG_TOKEN is its token")] = None,
+    out: Annotated[
+        Optional[str], typer.Option(help="FILE.json for all, or a folder with one each; none: stdout")
+    ] = None,
+    overlay: Annotated[Optional[str], typer.Option(help="folder for PNGs with the instances drawn in")] = None,
+    score_threshold: Annotated[Optional[float], typer.Option(min=0, max=1, help="least score")] = None,
+    iou_threshold: Annotated[Optional[float], typer.Option(min=0, max=1, help="boxes that overlap more go")] = None,
+    max_detections: Annotated[Optional[int], typer.Option(min=1, max=1000, help="most instances per image")] = None,
+    classes: Annotated[Optional[str], typer.Option(help="only these, with commas")] = None,
+    device: Annotated[Optional[str], typer.Option(help="of a model here; none: the first GPU, else the CPU")] = None,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="of an endpoint, for each image")] = 60.0,
+) -> None:
+    """Find the instances in a few images, with a model here or an endpoint: COCO JSON on standard output or in files.
+
+    An image that fails is said, and stops nothing; the exit code is then 1.
+    """
+    from rayseg import predicting
+    from rayseg.views.progress import progress
+
+    options = {"score_threshold": score_threshold, "iou_threshold": iou_threshold, "classes": classes}
+    options["max_detections"] = max_detections
+    source = predicting.source_of(model, url, device, timeout_s, options)
+    writer = predicting.Writer(source.class_names, out, overlay)
+
+    def told(outcome: predicting.Outcome) -> None:
+        typer.echo(outcome.complaint(), err=True)
+
+    with progress("predict") as show:
+        data = predicting.run(images, source, writer, told, show)
+    if data is not None:
+        sys.stdout.write(data.decode() + "\n")
+    typer.echo(writer.text(), err=True)
+    if writer.failed:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Entry point: an error of rayseg's own becomes one message and its exit code."""
     try:

@@ -13,12 +13,15 @@
     │   └── BrokenPart, BrokenPlan, NotJson, NotAList   a file that is not what its place says, beside its reader
     ├── ImageError            .kind says what is wrong with the bytes, see `images.decode`
     ├── ModelError            an unknown model, a broken checkpoint, weights that are not to be had
+    ├── EndpointError         a serving endpoint refused, or gave no usable answer; .status, .request_id
     └── JobError              a run that cannot go on: locked, changed, incomplete
 
 A message names the thing, what was expected, what was found and what to do.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class RaysegError(Exception):
@@ -96,6 +99,29 @@ class ImageError(RaysegError):
 
 class ModelError(RaysegError):
     """An unknown model, a broken checkpoint, or weights that cannot be had."""
+
+
+class EndpointError(RaysegError):
+    """A serving endpoint refused, or gave no usable answer until the retries ran out.
+
+    `status` is that of HTTP, None without an answer; `problem` names the refusal ("too-large"), `request_id` finds it in the
+    server's log.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, problem: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.status, self.problem, self.request_id = status, problem, request_id
+
+    @property
+    def kind(self) -> str:
+        return self.problem.replace("-", "_") or super().kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _endpoint_error, (str(self), self.status, self.problem, self.request_id)
+
+
+def _endpoint_error(message: str, status: int | None, problem: str, request_id: str) -> EndpointError:
+    return EndpointError(message, status=status, problem=problem, request_id=request_id)
 
 
 class JobError(RaysegError):

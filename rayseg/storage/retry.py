@@ -1,12 +1,13 @@
-"""The one retry policy of storage: how long, how often, and what to do when it is used up."""
+"""The one retry policy, of storage and of the client: how long, how often, and what to do when it is used up."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,7 +18,14 @@ _LOG = logging.getLogger("rayseg.storage")
 
 
 class Transient(Exception):
-    """This attempt failed in a way that the next one may not; the text says how."""
+    """This attempt failed in a way that the next one may not; the text says how.
+
+    `after_s` is how long the other side asks to be left alone, 0 where it does not say.
+    """
+
+    def __init__(self, message: str = "", *, after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +52,43 @@ class Retry:
 
     def call(self, attempt: Callable[[], T]) -> T:
         """What `attempt` returns; its last `Transient` once the attempts or the seconds are used up."""
-        start_s = time.monotonic()
-        warned = False
-        n = 0
+        waits = _Waits(self)
         while True:
             try:
                 return attempt()
             except Transient as error:
-                wait_s = random.uniform(0, min(self.max_s, self.base_s * 2**n))
-                elapsed_s = time.monotonic() - start_s
-                n += 1
-                if n >= self.attempts or elapsed_s + wait_s > self.total_s:
-                    raise
-                if elapsed_s > self.max_s and not warned:
-                    _LOG.warning("trying again for up to %g s: %s", self.total_s, error)
-                    warned = True
+                wait_s = waits.after(error)
             time.sleep(wait_s)
+
+    async def call_async(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The same, on asyncio's loop."""
+        waits = _Waits(self)
+        while True:
+            try:
+                return await attempt()
+            except Transient as error:
+                wait_s = waits.after(error)
+            await asyncio.sleep(wait_s)
+
+
+class _Waits:
+    """How long one call still waits, and whether it does."""
+
+    def __init__(self, policy: Retry) -> None:
+        self._policy = policy
+        self._start_s = time.monotonic()
+        self._tried = 0
+        self._warned = False
+
+    def after(self, error: Transient) -> float:
+        """Seconds to wait after a failed attempt; `error` itself once the attempts or the seconds are used up."""
+        policy = self._policy
+        wait_s = error.after_s + random.uniform(0, min(policy.max_s, policy.base_s * 2**self._tried))
+        elapsed_s = time.monotonic() - self._start_s
+        self._tried += 1
+        if self._tried >= policy.attempts or elapsed_s + wait_s > policy.total_s:
+            raise error
+        if elapsed_s > policy.max_s and not self._warned:
+            _LOG.warning("trying again for up to %g s: %s", policy.total_s, error)
+            self._warned = True
+        return wait_s
