@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote
 
-from rayseg.errors import UsageError
+from rayseg.errors import StorageError, UsageError
 from rayseg.serve.problems import Problem
 from rayseg.storage import local
 from rayseg.storage.entry import scheme_of
@@ -51,7 +51,7 @@ class Prefixes:
         _check_spelling(uri)
         scheme = scheme_of(uri)
         if scheme in _LOCAL:
-            real = os.path.realpath(local.path_of(uri))
+            real = os.path.realpath(_path_of(uri))
             roots = [os.path.realpath(local.path_of(prefix)) for prefix in prefixes if scheme_of(prefix) in _LOCAL]
             if any(_below(real, root) for root in roots):
                 return real
@@ -60,6 +60,13 @@ class Prefixes:
             if any(_below(normal, scheme_of(prefix) + prefix[len(scheme_of(prefix)) :]) for prefix in prefixes):
                 return normal
         raise _refused(uri, access, bool(prefixes))
+
+
+def _path_of(uri: str) -> str:
+    try:
+        return local.path_of(uri)
+    except StorageError:
+        raise Problem(422, "bad-uri", "uri: expected file:///path, without a machine's name") from None
 
 
 def _below(uri: str, prefix: str) -> bool:
