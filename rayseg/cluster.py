@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ray
@@ -39,7 +42,8 @@ def connect(
     if runtime_env:
         options["runtime_env"] = dict(runtime_env)
     try:
-        ray.init(address=address, **options)
+        with _without_greeting():
+            ray.init(address=address, **options)
     except AuthenticationError:
         raise JobError(
             f"{address}: the cluster refuses the token, or asks for one; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
@@ -53,6 +57,24 @@ def connect(
     if address != "local":
         check_package(address)
     return address == "local"
+
+
+@contextlib.contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Ray's core writes to file descriptor 2, past Python, that it has read its log level; all else it writes stays."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as written:
+        before = os.dup(2)
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+            written.seek(0)
+            lines = [line for line in written if b"RAY_BACKEND_LOG_LEVEL" not in line]
+            os.write(2, b"".join(lines))
 
 
 def check_package(address: str, runtime_env: Mapping[str, Any] | None = None) -> None:
