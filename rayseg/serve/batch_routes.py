@@ -42,12 +42,12 @@ class BatchOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    score_threshold: float | None = Field(None, ge=0, le=1, description="instances below it are not written")
-    iou_threshold: float | None = Field(None, gt=0, le=1, description="of boxes of a class: for NMS")
-    max_detections: int | None = Field(None, ge=1, le=2**31 - 1, description="best instances kept per image")
-    limit: int | None = Field(None, ge=1, le=2**62, description="only the first N images")
-    column: str | None = Field(None, max_length=256, description="of a CSV or Parquet list: holds the URIs")
-    images_root: _Uri | None = Field(None, description="folder that relative names of a list start from")
+    score_threshold: float | None = Field(default=None, ge=0, le=1, description="instances below it are not written")
+    iou_threshold: float | None = Field(default=None, gt=0, le=1, description="of boxes of a class: for NMS")
+    max_detections: int | None = Field(default=None, ge=1, le=2**31 - 1, description="best instances kept per image")
+    limit: int | None = Field(default=None, ge=1, le=2**62, description="only the first N images")
+    column: str | None = Field(default=None, max_length=256, description="of a CSV or Parquet list: holds the URIs")
+    images_root: _Uri | None = Field(default=None, description="folder that relative names of a list start from")
 
 
 class NewBatch(BaseModel):
