@@ -31,11 +31,12 @@ class Board:
         """Ask the workers to save and end."""
         self._stop = True
 
-    def stopping(self) -> bool:
-        return self._stop
+    def wish(self) -> tuple[bool, tuple[str, str] | None]:
+        """Whether to save and end, and why to end at once if that is so."""
+        return self._stop, self._failure
 
     def fail(self, kind: str, message: str) -> None:
-        """No new worker can help: say why, for the driver and for workers that are started again."""
+        """No new worker can help, or none may: say why, for the driver, the workers, and those that are started again."""
         self._failure = self._failure or (kind, message)
 
     def failure(self) -> tuple[str, str] | None:

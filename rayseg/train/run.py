@@ -5,6 +5,7 @@ OUT/job.json                         the spec, the data and the versions
 OUT/checkpoints/                     what a run goes on from, see `checkpointing`
 OUT/metrics.csv, tensorboard/        see `metrics_log`
 OUT/non-finite/                      what the network saw where its loss was not finite
+OUT/lock.json                        while a run writes here, see `outputs.lock`
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rayseg import cluster, errors, storage
 from rayseg.errors import JobError, ObjectNotFound, UsageError
 from rayseg.formats.registry import read
 from rayseg.models.checkpoints import CARD_NAME, WEIGHTS_NAME
+from rayseg.outputs import lock as locks
 from rayseg.train import checkpointing, job, metrics_log
 from rayseg.train.board import Board
 from rayseg.train.records import Records, packed
@@ -86,19 +88,24 @@ def run(spec: TrainSpec, *, overwrite: bool = False, report: Reporter | None = N
     """
     report = report or reporter()
     spec = _absolute(spec)
+    lock = None
     try:
+        storage.check_output(spec.out)
+        lock = locks.acquire(spec.out, say=report.say)
         _claim(spec.out, overwrite)
         data, val = _read(spec, report)
         spec = job.begin(spec, data, val)
         if storage.exists(storage.join(spec.out, CARD_NAME)):
             report.say("already complete: the model is there")
             return _of_finished(spec.out)
-        return _train(spec, data, val, report)
+        return _train(spec, data, val, lock, report)
     finally:
         report.close()
+        if lock is not None:
+            lock.release()
 
 
-def _train(spec: TrainSpec, data: Records, val: Records | None, report: Reporter) -> Summary:
+def _train(spec: TrainSpec, data: Records, val: Records | None, lock: locks.Lock, report: Reporter) -> Summary:
     started = _connect(spec)
     try:
         gpu = _check_resources(spec, started)
@@ -106,7 +113,7 @@ def _train(spec: TrainSpec, data: Records, val: Records | None, report: Reporter
         refs = [ray.put(records) for records in (data, val) if records is not None]
         with tempfile.TemporaryDirectory(prefix="rayseg-train-") as folder, _signals(board, report) as stopped:
             trainer = _trainer(Work(spec, refs, board, _loader_cpus(spec)), gpu, folder)
-            outcome = _follow(trainer, board, report)
+            outcome = _follow(trainer, board, lock, report)
         if outcome is None or not outcome["finished"]:
             raise Stopped(f"stopped{' by ' + stopped[0] if stopped else ''}: saved; the same command goes on from here")
         return Summary(spec.out, **{name: outcome[name] for name in Summary.__slots__ if name != "out"})
@@ -130,8 +137,11 @@ def _trainer(job: Work, gpu: bool, folder: str) -> TorchTrainer:
     )
 
 
-def _follow(trainer: TorchTrainer, board: Any, report: Reporter) -> dict[str, Any] | None:
-    """Run the trainer beside this thread, which hears signals and passes on what is told; the lead's outcome."""
+def _follow(trainer: TorchTrainer, board: Any, lock: locks.Lock, report: Reporter) -> dict[str, Any] | None:
+    """Run the trainer beside this thread, which hears signals and passes on what is told; the lead's outcome.
+
+    Where the lock is lost the workers end without saving: what is there is another run's now.
+    """
     failures: list[BaseException] = []
 
     def fit() -> None:
@@ -154,19 +164,26 @@ def _follow(trainer: TorchTrainer, board: Any, report: Reporter) -> dict[str, An
                 outcome = event
         if not alive:
             break
+        try:
+            lock.check()
+        except JobError as lost:
+            board.fail.remote(type(lost).__name__, str(lost))
         thread.join(POLL_S)
-    if failures and outcome is None:
-        _raise(failures[0], ray.get(board.failure.remote()))
+    if outcome is None:
+        _raise(failures, ray.get(board.failure.remote()))
     return outcome
 
 
-def _raise(failure: BaseException, told: tuple[str, str] | None) -> None:
-    """What a worker raised, where it was one of rayseg's errors, else what Ray says in one line."""
+def _raise(failures: list[BaseException], told: tuple[str, str] | None) -> None:
+    """What a worker raised, where it was one of rayseg's errors, else what Ray says in one line, if there is anything."""
     if told is not None:
         kind, message = told
         known = getattr(errors, kind, None)
         simple = known if known in (JobError, UsageError, errors.ModelError) else JobError
         raise simple(message)
+    if not failures:
+        return
+    failure = failures[0]
     lines = [line for line in str(failure).strip().splitlines() if line.strip()]
     raise JobError(f"the workers failed: {lines[-1] if lines else failure!r}; the same command goes on") from failure
 
@@ -239,7 +256,6 @@ def _read(spec: TrainSpec, report: Reporter) -> tuple[Records, Records | None]:
 
 def _claim(out: str, overwrite: bool) -> None:
     """Check that `out` may be written to; with `overwrite`, remove what an earlier training left there."""
-    storage.check_output(out)
     if overwrite:
         for name in (CARD_NAME, WEIGHTS_NAME, job.NAME, metrics_log.NAME):
             storage.delete(storage.join(out, name))

@@ -11,7 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from rayseg.errors import RaysegError
+from rayseg.errors import JobError, RaysegError
 from rayseg.train.records import Records
 from rayseg.train.session import Feed, Place, Session
 from rayseg.train.spec import TrainSpec
@@ -43,26 +43,30 @@ class Work:
 
 
 class _Wish:
-    """Whether the driver wants to stop: asked at each step, answered by the next, so that no step waits for it."""
+    """Whether the driver wants to stop: asked at each step, answered by the next, so that no step waits for it.
+
+    Raises `JobError` where the run may not go on, as when another one has taken over its output.
+    """
 
     def __init__(self, board: Any) -> None:
-        self._board, self._asked = board, board.stopping.remote()
+        self._board, self._asked = board, board.wish.remote()
 
     def __call__(self) -> bool:
         ready, _ = ray.wait([self._asked], timeout=0)
         if not ready:
             return False
-        answer = bool(ray.get(self._asked))
-        self._asked = self._board.stopping.remote()
-        return answer
+        stop, failure = ray.get(self._asked)
+        if failure is not None:
+            raise JobError(failure[1])
+        self._asked = self._board.wish.remote()
+        return stop
 
 
 def work(config: dict[str, Work]) -> None:
     """One worker's part, from a fresh start or from where the last workers left off."""
     job = config["work"]
-    failure = ray.get(job.board.failure.remote())
-    if failure is not None:
-        raise RuntimeError(failure[1])
+    if ray.get(job.board.failure.remote()) is not None:
+        return  # started again for nothing: ends the run, however many failures it would put up with
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
     torch.set_num_threads(job.spec.threads or _share_of_cores(context.get_local_world_size()))

@@ -3,22 +3,25 @@
 import os
 import signal
 import threading
-import time
 
 import psutil
 import pytest
+import ray
 from tiny_training import SETTINGS
 
 import rayseg
 from rayseg import read, specs
 from rayseg.datasets.synthetic import generate, write_coco
 from rayseg.errors import JobError, UsageError
+from rayseg.outputs import lock
 from rayseg.train import checkpointing, metrics_log
+from rayseg.train.board import Board
 from rayseg.train.records import packed
 from rayseg.train.run import run
 from rayseg.train.session import Session
 from rayseg.train.spec import TrainSpec
 from rayseg.train.watching import LineReporter
+from rayseg.train.worker import _Wish
 
 STEPS = 14
 
@@ -38,11 +41,11 @@ def spec_of(data, out, **changes):
     return specs.validate(TrainSpec, values | changes)
 
 
-def kill_one_worker(out):
-    """Once there is a checkpoint."""
-    until = time.monotonic() + 120
-    while not checkpointing.all_of(out) and time.monotonic() < until:
-        time.sleep(0.02)
+def kill_one_worker(out, ended):
+    """Once there is a checkpoint, unless the run has ended."""
+    while not checkpointing.all_of(out):
+        if ended.wait(0.02):
+            return
     for process in psutil.process_iter(["name", "cmdline"]):
         if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
             os.kill(process.pid, signal.SIGKILL)
@@ -56,13 +59,17 @@ def losses(out):
 def test_two_workers_of_which_one_is_killed(ray_cluster, data, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     Session(spec_of(data, alone), packed(read(data))).go()
-    killer = threading.Thread(target=kill_one_worker, args=[str(together)])
+    ended = threading.Event()
+    killer = threading.Thread(target=kill_one_worker, args=[str(together), ended])
     killer.start()
     said = []
     report = LineReporter()
     report.say = said.append
-    summary = run(spec_of(data, together, workers=2), report=report)
-    killer.join()
+    try:
+        summary = run(spec_of(data, together, workers=2), report=report)
+    finally:
+        ended.set()
+        killer.join()
     assert summary.steps == STEPS
     assert any("going on from step" in one for one in said)
     assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
@@ -82,6 +89,34 @@ def test_a_model_that_is_not_a_trainings_is_left_alone(data, tmp_path):
     assert (tmp_path / "model.json").read_text() == "{}"
 
 
+def test_two_runs_do_not_write_to_one_output(data, tmp_path):
+    held = lock.acquire(str(tmp_path))
+    try:
+        with pytest.raises(JobError, match=f"another run is writing this output .*process {os.getpid()}"):
+            run(spec_of(data, tmp_path), report=LineReporter())
+    finally:
+        held.release()
+    assert not (tmp_path / "job.json").exists()
+
+
+def test_workers_end_where_another_run_took_over(ray_cluster):
+    board = ray.remote(num_cpus=0)(Board).remote()
+    wish = _Wish(board)
+
+    def answer():
+        ray.wait([wish._asked])
+        return wish()
+
+    assert answer() is False
+    ray.get(board.stop.remote())
+    answer()  # asked before the wish was there
+    assert answer() is True
+    ray.get(board.fail.remote("JobError", "another run took over"))
+    answer()
+    with pytest.raises(JobError, match="took over"):
+        answer()
+
+
 def test_nothing_to_learn_is_said_at_once(tmp_path):
     from rayseg.datasets.synthetic import Sample
 
@@ -90,3 +125,4 @@ def test_nothing_to_learn_is_said_at_once(tmp_path):
     write_coco(tmp_path / "data", [empty])
     with pytest.raises(UsageError, match="nothing to learn"):
         run(spec_of(str(tmp_path / "data"), tmp_path / "out"), report=LineReporter())
+    assert not (tmp_path / "out" / "lock.json").exists()
