@@ -56,11 +56,12 @@ Examples:
   rayseg label --images photos/ --model my-model/ --out labels/
   rayseg label --images "s3://bucket/2026/**/*.jpg" --model s3://models/m1 --out s3://bucket/labels
   rayseg label -f jobs/label.yaml score_threshold=0.3 workers=8
-  rayseg label ... --dry-run --nodes 10 --price-per-node-hour 1.20"""
+  rayseg label ... --dry-run --nodes 10 --price-per-node-hour 1.20
+  rayseg label --images s3://lists/.../manifest.json ... --dry-run --rate 40 --nodes 100    # 100 million objects, on paper"""
 )
 def label(
     words: Words = None,
-    images: Annotated[Optional[str], typer.Option(help="prefix, glob, .txt/.csv/.parquet list or COCO .json")] = None,
+    images: Annotated[Optional[str], typer.Option(help="prefix, glob, list, COCO .json or inventory")] = None,
     model: Annotated[Optional[str], typer.Option(help="checkpoint folder or URI, preset name, .pth")] = None,
     out: Annotated[Optional[str], typer.Option(help="output folder, local or s3://")] = None,
     score_threshold: Annotated[Optional[float], typer.Option(help="least score that is written")] = None,
@@ -71,6 +72,9 @@ def label(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="count, time a sample, estimate; write nothing")] = False,
     nodes: Annotated[int, typer.Option(min=1, help="with --dry-run: nodes like this one")] = 1,
     price_per_node_hour: Annotated[Optional[float], typer.Option(help="with --dry-run: for the cost")] = None,
+    rate: Annotated[
+        Optional[float], typer.Option(min=1e-6, help="with --dry-run: measured images/s of a node; times no sample")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="progress and result as JSON lines")] = False,
 ) -> None:
     """Label images into Parquet: one row per image, whatever happens on the way.
@@ -85,7 +89,7 @@ def label(
     if dry_run:
         from rayseg.label.estimate import estimate
 
-        found = estimate(spec, nodes=nodes, price_per_node_hour=price_per_node_hour)
+        found = estimate(spec, nodes=nodes, price_per_node_hour=price_per_node_hour, rate=rate)
         _print(found.as_json() if json else found.text(), json)
         return
     from rayseg.label.run import run

@@ -89,7 +89,7 @@ class RayNodes:
 
     def add(
         self,
-        cpus: float = 1,
+        cpus: int = 1,
         *,
         gpus: float = 0,
         resources: dict[str, float] | None = None,

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+CHUNK_ROWS = 32  # images, at most
+MOST_CHUNKS = 500_000  # of one execution: Ray Data's driver keeps about 2 KB of statistics of each
+
 _SECONDS = "seconds"
 
 

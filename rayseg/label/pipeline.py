@@ -12,15 +12,14 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from rayseg import cluster
 from rayseg.formats.ordinals import OrdinalBitmap, to_ranges
+from rayseg.label.chunks import CHUNK_ROWS, MOST_CHUNKS
 from rayseg.label.source import PlanSource, ReadJob
 from rayseg.label.spec import LabelSpec
 from rayseg.label.worker import LabelWorker, WorkerJob
 from rayseg.models.preprocess import Preprocess
 
 CHUNK_BYTES = 64 << 20  # most bytes of decoded images in one chunk
-CHUNK_ROWS = 32
 MOST_TASKS = 10_000
-MOST_CHUNKS = 500_000  # of one execution: Ray Data's driver keeps about 2 KB of statistics of each
 CALLS_PER_WORKER = 2  # one has the model, one encodes masks
 WRITERS_PER_GPU = 4
 

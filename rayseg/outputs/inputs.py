@@ -8,6 +8,7 @@
 | `.csv`, `.tsv`                  | the URIs of one column; the first line names the columns                |
 | `.parquet`, a file or a folder  | the URIs of one column                                                  |
 | `.json`                         | the images of a COCO file                                               |
+| `manifest.json`                 | the objects that an S3 Inventory lists; with `root` only those below it |
 
 May be an image: any file, whatever its name, as losing one in silence is worse than a row that says "not an image".
 Left out, and counted in `Inputs.skipped`, are only what lies in hidden folders (`.git/`), what systems drop
@@ -30,11 +31,12 @@ from typing import Literal
 from rayseg import storage
 from rayseg.errors import ObjectNotFound, UsageError
 from rayseg.formats import coco
+from rayseg.outputs.inventory import MANIFEST, inventory_pages
 from rayseg.outputs.lists import csv_uris, parquet_entries, text_uris
 from rayseg.outputs.repeats import Repeats
 from rayseg.storage import Entry
 
-Kind = Literal["folder", "glob", "text", "csv", "parquet", "coco"]
+Kind = Literal["folder", "glob", "text", "csv", "parquet", "coco", "inventory"]
 SIDECARS = frozenset(
     [
         ".json",
@@ -113,6 +115,8 @@ class Inputs:
 def plan_inputs(uri: str, *, column: str | None = None, root: str | None = None) -> Inputs:
     """The inputs that `uri` names. `column` is that of a CSV or Parquet list, `root` where relative names start.
 
+    An inventory has no relative names; there `root` is the prefix that is wanted of it.
+
     Raises `UsageError` where `column` or `root` has no meaning, `StorageError` when `uri` cannot be looked at.
     """
     uri = _absolute_path(uri)
@@ -129,6 +133,7 @@ def plan_inputs(uri: str, *, column: str | None = None, root: str | None = None)
         "csv": lambda skipped: _unrepeated(_resolved(_unsized(csv_uris(uri, column)), uri, root), skipped),
         "parquet": lambda skipped: _unrepeated(_resolved(parquet_entries(uri, column), uri, root), skipped),
         "coco": lambda skipped: _unrepeated(_coco_entries(uri, root), skipped),
+        "inventory": lambda skipped: inventory_pages(uri, root, _skip_reason, skipped),
     }
     return Inputs(uri, kind, streams[kind])
 
@@ -141,6 +146,8 @@ def _kind(uri: str) -> Kind:
         return "folder"
     if any(mark in uri for mark in "*?[") and not os.path.exists(uri):
         return "glob"
+    if posixpath.basename(uri) == MANIFEST:
+        return "inventory"
     return _KINDS.get(posixpath.splitext(uri)[1].lower(), "folder")
 
 

@@ -1,0 +1,48 @@
+"""What a cluster elsewhere would not find."""
+
+import pytest
+
+from rayseg.errors import UsageError
+from rayseg.label.spec import LabelSpec
+from rayseg.submit.paths import local_paths, needs, placed
+from rayseg.train.spec import TrainSpec
+
+URL = "http://head:8265"
+
+
+def label(**values):
+    return LabelSpec(**{"images": "s3://b/i", "model": "s3://b/m", "out": "s3://b/o"} | values)
+
+
+def test_uris_and_names_are_no_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not local_paths(label(model="maskrcnn_resnet50_fpn"))
+    assert not local_paths(label(model="rectangles", images="gs://b/i", column="path/of"))
+    (tmp_path / "my-model").mkdir()
+    assert local_paths(label(model="my-model")) == {"model": "my-model"}
+
+
+@pytest.mark.parametrize("value", ["photos", "photos/", "/data/photos", "../photos", "file:///data/photos", "a:b.jpg"])
+def test_every_spelling_of_a_local_place_is_found(value):
+    assert local_paths(label(images=value)) == {"images": value}
+
+
+def test_all_of_them_are_named_with_what_to_do():
+    spec = TrainSpec(data="train/", val="s3://b/val", out="out", model="models/m1", weights="start.pth")
+    with pytest.raises(UsageError) as error:
+        placed(spec, shared=False, url=URL)
+    lines = str(error.value).splitlines()
+    assert [line.partition(":")[0] for line in lines[:4]] == ["data", "model", "out", "weights"]
+    assert all(URL in line for line in lines[:4]) and "--shared-paths" in lines[-1]
+
+
+def test_shared_paths_become_absolute_and_stay_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = placed(label(images="photos/", out="file:///mnt/out"), shared=True, url=URL)
+    assert spec.images == f"{tmp_path}/photos/" and spec.out == "file:///mnt/out" and spec.model == "s3://b/m"
+
+
+def test_what_a_worker_needs_on_its_node():
+    assert needs(label()) == {} == needs(label(gpus_per_worker=0))
+    assert needs(label(gpus_per_worker=0.5, worker_resources={"model": 1})) == {"GPU": 0.5, "model": 1}
+    assert needs(TrainSpec(data="d", out="o", model="m", gpu=True)) == {"GPU": 1.0}
