@@ -7,6 +7,7 @@ runs in a deployment behind Ray Serve's HTTP proxies. `serve_config` writes such
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,22 +178,33 @@ def _device(spec: ServeSpec) -> tuple[float, str | None]:
 
 
 def _model_deployment(facts: ModelFacts, spec: ServeSpec, gpus: float) -> Any:
-    scaling = AutoscalingConfig(
-        min_replicas=spec.min_replicas,
-        max_replicas=spec.max_replicas,
-        target_ongoing_requests=spec.target_ongoing_requests,
-        upscale_delay_s=spec.upscale_delay_s,
-        downscale_delay_s=spec.downscale_delay_s,
-    )
     return Model.options(
         name=f"model-{facts.name}",
-        autoscaling_config=scaling,
+        autoscaling_config=_scaling(spec),
         ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": gpus},
         max_ongoing_requests=max_ongoing(spec),
         max_queued_requests=spec.max_queued,
         graceful_shutdown_timeout_s=_drain_s(spec),
         health_check_period_s=5,
     )
+
+
+def _scaling(spec: ServeSpec) -> AutoscalingConfig:
+    """Load is measured a few times within the delay after which replicas are added; Ray Serve's own 10 s may be longer."""
+    interval_s = min(10.0, max(0.1, spec.upscale_delay_s / 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # the environment variables are to follow in a later release
+        return AutoscalingConfig(
+            min_replicas=spec.min_replicas,
+            max_replicas=spec.max_replicas,
+            target_ongoing_requests=spec.target_ongoing_requests,
+            upscale_delay_s=spec.upscale_delay_s,
+            downscale_delay_s=spec.downscale_delay_s,
+            metrics_interval_s=interval_s,
+            look_back_period_s=3 * interval_s,
+        )
 
 
 def _drain_s(spec: ServeSpec) -> float:

@@ -7,6 +7,7 @@ What a caller did wrong comes back as a `Problem`, not as an exception, so that 
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from rayseg import images, kernels, storage
 from rayseg.errors import (
@@ -163,7 +165,11 @@ class ModelReplica:
 
     def _warm_up(self) -> None:
         """All that a first request would wait for: kernels, the network's own set-up, the decoder."""
-        self.predictor.predict([np.zeros((64, 64, 3), np.uint8)])
+        blank = np.zeros((64, 64, 3), np.uint8)
+        with io.BytesIO() as file:
+            Image.fromarray(blank).save(file, "JPEG")
+            images.decode(file.getvalue())
+        self.predictor.predict([blank])
         kernels.warm_up(everything=False)
 
 

@@ -6,13 +6,17 @@ with_app(check, spec=...)     runs `check(client, made)` in an event loop, a cli
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
-from collections.abc import Awaitable, Callable
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 import numpy as np
+import uvicorn
 from PIL import Image
 
 from rayseg.models.checkpoints import describe
@@ -78,6 +82,21 @@ def with_app(
             await check(client, made)
 
     asyncio.run(run())
+
+
+@contextlib.contextmanager
+def listening(tokens: Tokens | None = None, **fields: Any) -> Iterator[tuple[int, Made]]:
+    """A real server on a free port: (port, what was made)."""
+    made = made_for(ServeSpec(**{"model": "rectangles", **fields}), tokens)
+    server = uvicorn.Server(uvicorn.Config(made.door, log_level="error", access_log=False))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1], made
+        finally:
+            server.should_exit = True
+            thread.join(30)
 
 
 def picture(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:

@@ -7,15 +7,12 @@ import contextlib
 import json
 import logging
 import socket
-import threading
 
 import pytest
-import uvicorn
-from serve.online import check_problem, made_for, picture, png, with_app
+from serve.online import check_problem, listening, picture, png, with_app
 
 from rayseg.serve import metrics
 from rayseg.serve.auth import Tokens, hash_of
-from rayseg.serve.spec import ServeSpec
 
 PNG = {"content-type": "image/png"}
 TOKENS = Tokens({"alice": hash_of("alice-secret"), "bob": hash_of("bob-secret")})
@@ -210,21 +207,6 @@ def test_each_request_is_counted_and_logged_as_a_line_of_json():
     assert second["problem"] == "bad-request"
     assert third["path"] == '/a\r\ninjected"' and third["caller"] == "anonymous"
     assert not any("\n" in line or "secret" in line for line in lines)
-
-
-@contextlib.contextmanager
-def listening(**fields):
-    """A real server on a free port: (port, what was made)."""
-    made = made_for(ServeSpec(**{"model": "rectangles", **fields}))
-    server = uvicorn.Server(uvicorn.Config(made.door, log_level="error", access_log=False))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            yield listener.getsockname()[1], made
-        finally:
-            server.should_exit = True
-            thread.join(30)
 
 
 def said(port: int, *parts: bytes) -> bytes:
