@@ -76,8 +76,9 @@ resource "helm_release" "monitoring" {
   # Grafana's password is made by the chart, in a secret of the cluster; it is never known here.
   values = [yamlencode({
     prometheus = { prometheusSpec = merge(local.on_system, {
-      podMonitorSelectorNilUsesHelmValues = false # PodMonitors of every namespace, without a label
-      retention                           = "15d"
+      podMonitorSelectorNilUsesHelmValues   = false # those of every namespace, without a label
+      scrapeConfigSelectorNilUsesHelmValues = false
+      retention                             = "15d"
       storageSpec = { volumeClaimTemplate = { spec = {
         accessModes = ["ReadWriteOnce"]
         resources   = { requests = { storage = "50Gi" } }
