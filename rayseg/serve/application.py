@@ -128,7 +128,7 @@ def build(args: Mapping[str, Any]) -> Application:
     gpus, device = _device(spec)
     models = {one.name: _model_deployment(one, spec, gpus).bind(one, spec, device) for one in facts}
     batches = Batches.bind(spec, facts, models) if spec.batches else None
-    ingress = Ingress.options(graceful_shutdown_timeout_s=_drain_s(spec))
+    ingress = Ingress.options(num_replicas=spec.ingress_replicas, graceful_shutdown_timeout_s=_drain_s(spec))
     return ingress.bind(spec, facts, tokens.hashes, models, batches)
 
 

@@ -30,6 +30,7 @@ class ServeSpec(Spec):
     downscale_delay_s: float = Field(300.0, ge=0, description="how long it must be below")
     cpus_per_replica: float = Field(1.0, ge=0)
     gpus_per_replica: float | None = Field(None, ge=0, description="none: 1 where the cluster has GPUs, else 0")
+    ingress_replicas: int = Field(1, ge=1, description="with serve deploy; rates and metrics are of each on its own")
 
     max_batch: int = Field(8, ge=1, description="most images in one forward")
     batch_wait_s: float = Field(0.0, ge=0, le=1, description="an idle model waits this long for a batch to fill")
