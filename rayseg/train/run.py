@@ -25,6 +25,7 @@ import ray
 import ray.exceptions
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayseg import cluster, errors, storage
 from rayseg.errors import JobError, ObjectNotFound, UsageError
@@ -109,7 +110,9 @@ def _train(spec: TrainSpec, data: Records, val: Records | None, lock: locks.Lock
     started = _connect(spec)
     try:
         gpu = _check_resources(spec, started)
-        board = ray.remote(num_cpus=0)(Board).remote()
+        # on this very node: were it on a worker's, the training would end with that node
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
         refs = [ray.put(records) for records in (data, val) if records is not None]
         with tempfile.TemporaryDirectory(prefix="rayseg-train-") as folder, _signals(board, report) as stopped:
             trainer = _trainer(Work(spec, refs, board, _loader_cpus(spec)), gpu, folder)
