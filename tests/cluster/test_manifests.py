@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from kustomized import documents, groups, ray_cluster_specs, render
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 CLUSTERS = ("cpu", "gpu", "spot", "jobs")
 
@@ -90,10 +91,25 @@ def test_kuberays_rules_that_its_schema_does_not_hold(applied: dict[str, Path], 
             assert group["template"]["spec"].get("restartPolicy", "Never") == "Never"
             assert all(isinstance(value, str) for value in group["rayStartParams"].values())
             assert not {"redis-password", "redis-username", "labels"} & set(group["rayStartParams"])
+            assert not (group.get("resources") and {"num-cpus", "num-gpus", "resources"} & set(group["rayStartParams"]))
             environment = {one["name"] for one in _containers(group)[0].get("env", [])}
             assert not {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD", "RAY_enable_autoscaler_v2"} & environment
         for group in spec["workerGroupSpecs"]:
             assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_rays_autoscaler_knows_what_each_group_brings(applied: dict[str, Path]) -> None:
+    (cluster,) = documents(applied["spot"], "RayCluster")
+    kinds = _derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
+    brought = {name: {k: v for k, v in kind["resources"].items() if k != "memory"} for name, kind in kinds.items()}
+    assert brought == {
+        "headgroup": {"CPU": 0},
+        "cpu": {"CPU": 7, "decode": 7},
+        "cpu-spot": {"CPU": 7, "decode": 7},
+        "gpu": {"CPU": 1, "GPU": 1},
+        "gpu-spot": {"CPU": 1, "GPU": 1},
+    }
+    assert kinds["gpu-spot"]["max_workers"] == 16 and kinds["gpu-spot"]["min_workers"] == 0
 
 
 def test_spot_groups_come_before_those_on_demand(applied: dict[str, Path]) -> None:
