@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from serve.fake_endpoint import Endpoint, problem
+from serve.fake_endpoint import TOKEN, Endpoint
 
 from rayseg import cli, load, read
 
@@ -114,18 +114,9 @@ def test_wrong_usage(predict, photos):
         assert (code, out) == (2, "") and said in err
 
 
-def test_an_endpoint_that_refuses_one(predict, photos, endpoint, monkeypatch):
-    endpoint.change = lambda document: endpoint.refusals.append(problem(413, "32 MiB are the most"))
-    code, out, err = predict("photos/a.png", "photos/b.png", "photos/more/a.png", "--url")
-    assert code == 1 and "413, 32 MiB are the most" in err
-    document = json.loads(out)
-    assert len(document["images"]) + len(document["errors"]) == 3 and document["images"]
-    assert {one["kind"] for one in document["errors"]} == {"made_up"}
-
-
 def test_the_token_comes_from_the_environment(predict, photos, endpoint, monkeypatch):
-    endpoint.token = "open sesame"
+    endpoint.wants_token = True
     code, _, err = predict("photos/a.png", "--url")
     assert code == 1 and "401" in err
-    monkeypatch.setenv("RAYSEG_TOKEN", "open sesame")
+    monkeypatch.setenv("RAYSEG_TOKEN", TOKEN)
     assert predict("photos/a.png", "--url")[0] == 0

@@ -38,7 +38,7 @@ class PredictOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request. `repeatable` ones may be sent again after a connection broke half way."""
+    """One request. All may be sent again after a connection broke half way: the server does nothing twice."""
 
     method: str
     path: str
@@ -47,7 +47,6 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
     json: Any = None
-    repeatable: bool = True
 
 
 # ---- what is asked
@@ -77,13 +76,13 @@ def models() -> Call[tuple[Model, ...]]:
 
 
 def start_batch(images: str | Sequence[str], out: str, model: str | None, options: Mapping[str, Any]) -> Call[Batch]:
-    """A new batch. Sent twice it would be two."""
+    """A new batch; asked again, the server answers with the one that is under way."""
     body: dict[str, Any] = {"images": images if isinstance(images, str) else list(images), "out": out}
     if model is not None:
         body["model"] = model
     if given := {name: value for name, value in options.items() if value is not None}:
         body["options"] = given
-    return Call("POST", "v1/batches", _batch, json=body, repeatable=False)
+    return Call("POST", "v1/batches", _batch, json=body)
 
 
 def batch(batch_id: str) -> Call[Batch]:
@@ -97,7 +96,7 @@ def batches() -> Call[tuple[Batch, ...]]:
 
 
 def cancel_batch(batch_id: str) -> Call[None]:
-    """Stop it; what it wrote stays."""
+    """Stop it, or forget one that has ended."""
     return Call("DELETE", _batch_path(batch_id), lambda answer: None)
 
 
@@ -167,12 +166,12 @@ def result(call: Call[T], answer: httpx2.Response) -> T:
     raise error
 
 
-def fail(call: Call[Any], url: str, error: httpx2.HTTPError, timeout_s: float) -> NoReturn:
+def fail(url: str, error: httpx2.HTTPError, timeout_s: float) -> NoReturn:
     """Say that there was no answer: `Transient`, caused by an `EndpointError`, where to come again may help, or that error."""
     if isinstance(error, httpx2.TimeoutException) and not isinstance(error, _BEFORE_SENDING):
         raise EndpointError(f"{url}: no answer within {timeout_s:g} s; give it more with timeout_s")
     found = EndpointError(f"{url}: cannot be reached: {str(error) or type(error).__name__}")
-    if isinstance(error, _BEFORE_SENDING) or (call.repeatable and isinstance(error, _BROKEN)):
+    if isinstance(error, (*_BEFORE_SENDING, *_BROKEN)):
         raise Transient(str(found)) from found
     raise found
 

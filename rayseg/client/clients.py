@@ -74,7 +74,7 @@ class Client:
         return self._do(calls.batches())
 
     def cancel_batch(self, batch_id: str) -> None:
-        """Stop a batch; what it wrote stays."""
+        """Stop a batch, or forget one that has ended; what it wrote stays."""
         self._do(calls.cancel_batch(batch_id))
 
     def wait_for_batch(
@@ -99,7 +99,7 @@ class Client:
             try:
                 answer = self._http.request(call.method, call.path, **_request(call))
             except httpx2.HTTPError as error:
-                calls.fail(call, self.url, error, self._timeout_s)
+                calls.fail(self.url, error, self._timeout_s)
             return calls.result(call, answer)
 
         try:
@@ -186,7 +186,7 @@ class AsyncClient:
             try:
                 answer = await self._http.request(call.method, call.path, **_request(call))
             except httpx2.HTTPError as error:
-                calls.fail(call, self.url, error, self._timeout_s)
+                calls.fail(self.url, error, self._timeout_s)
             return calls.result(call, answer)
 
         try:

@@ -1,6 +1,7 @@
-"""An endpoint without Ray for the tests of the page and the client: the rectangles answer, batches are what a test says.
+"""An endpoint for the tests of the page and the client: the real web application over a replica in this process, without Ray.
 
-`Endpoint` runs on a thread of its own, on a free port of loopback. `refusals` are answered first, one per request.
+Around it stands what a test wants to see or spoil: `refusals` are answered first, one per request, `change` alters
+predictions, and batches are whatever the test says they are. It runs on a thread of its own, on a free port of loopback.
 """
 
 from __future__ import annotations
@@ -15,40 +16,42 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from serve.online import made_for
 
-from rayseg import images
-from rayseg.errors import ImageError
-from rayseg.models.predictor import Predictor, load
-from rayseg.models.thresholds import Thresholds
-from rayseg.serve import page_routes
-from rayseg.serve.answers import json_body, overlay_body, selected
-from rayseg.serve.options import PredictOptions, class_ids
+from rayseg.client.answers import FINISHED
+from rayseg.serve.auth import Tokens, hash_of
+from rayseg.serve.ingress import build_app
 from rayseg.serve.problems import MEDIA_TYPE, Problem
+from rayseg.serve.spec import ServeSpec
 
-TIMES = {"queue": 0.001, "decode": 0.002, "forward": 0.003, "finish": 0.004}
+TOKEN = "open sesame"
+BATCH: dict[str, Any] = {
+    "state": "queued", "model": "rectangles", "created": "2026-11-25T09:00:00+00:00", "total": None, "done": 0, "failed": 0,
+    "rate": None, "eta_s": None, "error": None,
+}  # fmt: skip
 
 
 @dataclass
 class Endpoint:
-    """Set the fields while it runs. `seen` has each request's method, path and query."""
+    """Set the fields while it runs. `seen` has each request's method, path and query, `tokens_seen` its Authorization."""
 
-    token: str | None = None
+    wants_token: bool = False
     refusals: list[Response] = field(default_factory=list)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
-    models: tuple[str, ...] = ("rectangles",)
-    change: Callable[[dict[str, Any]], object] = lambda document: None
+    change: Callable[[dict[str, Any]], object] | None = None
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     tokens_seen: list[str | None] = field(default_factory=list)
     url: str = ""
 
     def __enter__(self) -> Endpoint:
-        config = uvicorn.Config(application(self), host="127.0.0.1", port=0, log_level="error", lifespan="off")
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(
+            uvicorn.Config(application(self), host="127.0.0.1", port=0, log_level="error", lifespan="off")
+        )
         started = threading.Event()
         self._server.startup = _announced(self._server.startup, started)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
-        assert started.wait(30)
+        assert started.wait(60)
         port = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         return self
@@ -63,14 +66,6 @@ class Endpoint:
         self._thread.join(30)
 
 
-def _announced(startup: Any, started: threading.Event) -> Any:
-    async def announced(*arguments: Any, **named: Any) -> None:
-        await startup(*arguments, **named)
-        started.set()
-
-    return announced
-
-
 def problem(status: int, detail: str, **headers: str) -> Response:
     """A problem document, as the server makes them."""
     document = Problem(status, "made-up", detail).document("request-1")
@@ -79,78 +74,92 @@ def problem(status: int, detail: str, **headers: str) -> Response:
     )
 
 
-def application(endpoint: Endpoint) -> FastAPI:
-    app = FastAPI()
-    predictor = load("rectangles")
+def application(endpoint: Endpoint) -> Any:
+    """What `endpoint` answers with, as an ASGI application."""
+    made = made_for(ServeSpec(models={"rectangles": "rectangles"}))
+    doors = {False: made.door, True: build_app(made.service, Tokens({"alice": hash_of(TOKEN)}))}
+    batches = _batches(endpoint)
 
-    @app.middleware("http")
-    async def door(request: Request, go_on: Any) -> Response:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope)
         path = request.url.path
+        answer = doors[endpoint.wants_token]
         if path.startswith("/v1/"):
             endpoint.seen.append((request.method, path, dict(request.query_params)))
-            given = request.headers.get("authorization")
-            endpoint.tokens_seen.append(given)
-            if endpoint.token and given != f"Bearer {endpoint.token}":
-                return problem(401, "this token is not known")
+            endpoint.tokens_seen.append(request.headers.get("authorization"))
             if endpoint.refusals:
-                return endpoint.refusals.pop(0)
-        return await go_on(request)
+                answer = endpoint.refusals.pop(0)
+            elif path.startswith("/v1/batches"):
+                answer = batches
+            elif path == "/v1/predict" and endpoint.change:
+                send = _Changed(send, endpoint.change)
+        await answer(scope, receive, send)
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        names = endpoint.models
-        one = {"classes": predictor.class_names, "fingerprint": predictor.fingerprint, "architecture": "rectangles"}
-        return {"models": [{"name": name, **one, "default": i == 0} for i, name in enumerate(names)]}
-
-    @app.post("/v1/predict")
-    async def predict(request: Request) -> Response:
-        return _answer(endpoint, predictor, request, await request.body())
-
-    @app.api_route("/v1/batches", methods=["GET", "POST"])
-    async def batches(request: Request) -> Response:
-        if request.method == "GET":
-            return JSONResponse({"batches": list(endpoint.batches.values())})
-        made = {**(await request.json()), **BATCH, "id": uuid.uuid4().hex[:8]}
-        endpoint.batches[made["id"]] = made
-        return JSONResponse(made, 202, {"Location": f"/v1/batches/{made['id']}"})
-
-    @app.api_route("/v1/batches/{name}", methods=["GET", "DELETE"])
-    async def batch(request: Request, name: str) -> Response:
-        if name not in endpoint.batches:
-            return problem(404, f"there is no batch {name}")
-        if request.method == "DELETE":
-            endpoint.batches[name]["state"] = "cancelled"
-            return Response(status_code=204)
-        return JSONResponse(endpoint.batches[name])
-
-    app.include_router(page_routes.router())
     return app
 
 
-BATCH: dict[str, Any] = {
-    "state": "queued", "model": "rectangles", "created": "2026-11-25T09:00:00Z", "total": None, "done": 0, "failed": 0,
-    "rate": None, "eta_s": None, "error": None,
-}  # fmt: skip
+def _batches(endpoint: Endpoint) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/v1/batches")
+    async def listing() -> dict[str, Any]:
+        return {"batches": list(endpoint.batches.values())}
+
+    @app.post("/v1/batches")
+    async def create(request: Request) -> Response:
+        wanted = await request.json()
+        for made in endpoint.batches.values():  # asked again, it answers with what is under way
+            if (made["images"], made["out"]) == (wanted["images"], wanted["out"]) and made["state"] not in FINISHED:
+                break
+        else:
+            made = {**wanted, **BATCH, "id": uuid.uuid4().hex[:8]}
+            endpoint.batches[made["id"]] = made
+        return JSONResponse(made, 202, {"Location": f"/v1/batches/{made['id']}"})
+
+    @app.api_route("/v1/batches/{name}", methods=["GET", "DELETE"])
+    async def one(request: Request, name: str) -> Response:
+        if name not in endpoint.batches:
+            return problem(404, f"there is no batch {name}")
+        batch = endpoint.batches[name]
+        if request.method == "GET":
+            return JSONResponse(batch)
+        if batch["state"] in FINISHED:
+            del endpoint.batches[name]
+            return Response(status_code=204)
+        batch["state"] = "cancelled"
+        return JSONResponse(batch, 202)
+
+    return app
 
 
-def _answer(endpoint: Endpoint, predictor: Predictor, request: Request, body: bytes) -> Response:
-    query = request.query_params
-    if body.startswith(b'{"uri"'):
-        return problem(422, "uri: not below one of the prefixes")
-    try:
-        pixels = images.decode(body)
-    except ImageError as error:
-        return problem(422, str(error))
-    classes = class_ids(query.get("classes"), predictor.class_names)
-    most = query.get("max_detections")
-    options = PredictOptions(
-        float(query.get("score_threshold", 0.05)), classes=classes, max_detections=int(most or 100)
-    )
-    predictor.score_threshold = options.thresholds(Thresholds()).score
-    instances = selected(predictor.predict([pixels])[0], options)
-    if request.headers["accept"] == "image/png":
-        return Response(overlay_body(pixels, instances, predictor.class_names), media_type="image/png")
-    model = query.get("model", "rectangles")
-    document = json.loads(json_body(instances, predictor.class_names, "rle", model, predictor.fingerprint, TIMES))
-    endpoint.change(document)
-    return JSONResponse(document)
+class _Changed:
+    """Sends a prediction on after `change` has had it."""
+
+    def __init__(self, send: Any, change: Callable[[dict[str, Any]], object]) -> None:
+        self._send, self._change = send, change
+        self._start: dict[str, Any] = {}
+        self._body = b""
+
+    async def __call__(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        self._body += message.get("body", b"")
+        if message.get("more_body"):
+            return
+        if self._start["status"] == 200:
+            document = json.loads(self._body)
+            self._change(document)
+            self._body = json.dumps(document).encode()
+        headers = [pair for pair in self._start["headers"] if pair[0].lower() != b"content-length"]
+        headers.append((b"content-length", str(len(self._body)).encode()))
+        await self._send({**self._start, "headers": headers})
+        await self._send({**message, "body": self._body})
+
+
+def _announced(startup: Any, started: threading.Event) -> Any:
+    async def announced(*arguments: Any, **named: Any) -> None:
+        await startup(*arguments, **named)
+        started.set()
+
+    return announced

@@ -13,7 +13,7 @@ import pytest
 from browser import Browser
 from PIL import Image
 from pycocotools.coco import COCO
-from serve.fake_endpoint import BATCH, Endpoint, problem
+from serve.fake_endpoint import BATCH, TOKEN, Endpoint, problem
 
 from rayseg import kernels, load
 from rayseg.views.colours import class_rgb
@@ -171,7 +171,7 @@ def test_a_busy_server_is_asked_again_and_a_bad_image_is_explained(page, endpoin
     bad.write_bytes(picture.read_bytes()[:60])
     page.drop("#stage", bad)
     page.until("!document.querySelector('#problem').hidden")
-    assert "Unprocessable" in page.text("#problem") and "request-1" in page.text("#problem")
+    assert "Unprocessable" in page.text("#problem") and "Request " in page.text("#problem")
     text = tmp_path / "notes.txt"
     text.write_text("no image")
     page.drop("#stage", text)
@@ -180,6 +180,19 @@ def test_a_busy_server_is_asked_again_and_a_bad_image_is_explained(page, endpoin
     refused = [line for line in page.console if "503" in line or "422" in line]
     assert len(refused) == len(page.console) == 2, "the browser's own notes of the refusals, and no others"
     page.console.clear()
+
+
+def test_an_image_that_only_the_server_knows_lies_on_grey(page, picture, tmp_path):
+    Image.open(picture).save(tmp_path / "same.tiff")
+    dropped(page, picture)
+    page.drop("#stage", tmp_path / "same.tiff")
+    page.until(
+        "document.querySelector('#canvas').getAttribute('aria-label').startsWith('same.tiff, 200 by 120 pixels: 2 red')"
+    )
+    assert "cannot show such an image" in page.text("#problem")
+    page.click("#captions")
+    drawn = np.asarray(Image.open(page.downloaded("#png")).convert("RGB"))
+    assert drawn.shape == (120, 200, 3) and (drawn[0] == (0x77, 0x79, 0x7D)).all()
 
 
 def test_text_from_outside_stays_text(page, endpoint, picture):
@@ -192,21 +205,21 @@ def test_text_from_outside_stays_text(page, endpoint, picture):
 
 
 def test_a_token_is_asked_for_and_kept(browser, endpoint, picture):
-    endpoint.token = "open sesame"
+    endpoint.wants_token = True
     browser.appear(width=1280)
     browser.open(endpoint.url + "/")
-    for given in ("wrong", "open sesame"):
+    for given in ("wrong", TOKEN):
         browser.until("document.activeElement.id === 'token-value'")
         browser.write(given)
         browser.key("Enter")
         browser.until(
-            READY if given == endpoint.token else "document.querySelector('#token-hint').innerText.includes('not know')"
+            READY if given == TOKEN else "document.querySelector('#token-hint').innerText.includes('not know')"
         )
     dropped(browser, picture)
     browser.open(endpoint.url + "/?again")
     browser.until(READY)
-    assert endpoint.tokens_seen[-1] == "Bearer open sesame"
-    assert endpoint.token not in browser.look("document.documentElement.outerHTML")
+    assert endpoint.tokens_seen[-1] == f"Bearer {TOKEN}"
+    assert TOKEN not in browser.look("document.documentElement.outerHTML")
     browser.click("#forget")
     browser.until("document.readyState === 'complete' && !document.querySelector('#token').hidden")
 
@@ -236,14 +249,15 @@ def test_batches_live(page, endpoint):
     page.until("document.querySelector('#list .pill').innerText === 'cancelled'")
     assert "b1: cancelled" in page.look("document.querySelector('#batch-status').textContent")
 
+    page.click("#list button")
+    page.until("document.querySelector('#list').children.length === 0")
     page.click("#new summary")
     for name, value in (("images", "s3://in/more/"), ("out", "s3://out/more")):
         page.click(f"#post [name={name}]")
         page.write(value)
     page.key("Enter")
-    page.until("document.querySelectorAll('#list li').length === 2")
-    made = [batch for name, batch in endpoint.batches.items() if name != "b1"]
-    assert [(one["images"], one["out"]) for one in made] == [("s3://in/more/", "s3://out/more")]
+    page.until("document.querySelectorAll('#list li').length === 1")
+    assert [(one["images"], one["out"]) for one in endpoint.batches.values()] == [("s3://in/more/", "s3://out/more")]
 
 
 @pytest.mark.parametrize("dark", [False, True])

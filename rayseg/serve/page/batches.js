@@ -1,10 +1,10 @@
-// The view of batches: what runs, how far it is, and starting and cancelling them.
+// The view of batches: what runs, how far it is; starting and cancelling them, and forgetting those that have ended.
 
 import { Refusal, ask } from "./api.js";
 import { counted, element, whole } from "./elements.js";
 
 const EVERY_MS = { active: 1500, idle: 10_000 };
-const ACTIVE = new Set(["queued", "planning", "running", "cancelling"]);
+const ACTIVE = new Set(["queued", "planning", "running"]);
 
 const get = (id) => document.getElementById(id);
 
@@ -114,16 +114,16 @@ export class Batches {
       bar: element("progress", { max: 1, "aria-label": `Progress of batch ${batch.id}` }),
       counts: element("p", { className: "numbers" }),
       error: element("p", { className: "error" }),
-      cancel: element("button", { type: "button" }, "Cancel"),
+      cancel: element("button", { type: "button" }),
     };
     const model = element("span", { className: "small" }, [batch.model, batch.id, time(batch.created)].filter(Boolean).join(" · "));
     const paths = element("p", { className: "paths" }, words(batch.images), element("span", { className: "soft" }, " to "), batch.out ?? "");
-    card.cancel.setAttribute("aria-label", `Cancel batch ${batch.id}`);
     card.cancel.addEventListener("click", () => {
+      if (!ACTIVE.has(card.state)) return this.#cancel(batch.id);
       this.#cancelling = batch.id;
       get("cancel-what").textContent = `${words(batch.images)} to ${batch.out}`;
       get("cancel").returnValue = "";
-      get("cancel").showModal();
+      return get("cancel").showModal();
     });
     const top = element("div", { className: "top" }, card.pill, model, card.cancel);
     card.root = element("li", {}, top, paths, card.bar, card.counts, card.error);
@@ -146,7 +146,9 @@ function fill(card, batch) {
   card.counts.textContent = parts.join(" · ");
   card.error.textContent = errorText(batch.error);
   card.error.hidden = !batch.error;
-  card.cancel.hidden = !ACTIVE.has(batch.state) || batch.state === "cancelling";
+  card.cancel.textContent = ACTIVE.has(batch.state) ? "Cancel" : "Forget";
+  card.cancel.className = ACTIVE.has(batch.state) ? "" : "quiet";
+  card.cancel.setAttribute("aria-label", `${card.cancel.textContent} batch ${batch.id}`);
 }
 
 const counts = (batch) => (batch.total == null ? "counting" : `${whole(batch.done ?? 0)} of ${counted(batch.total, "image")}`);

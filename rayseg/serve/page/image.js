@@ -123,10 +123,8 @@ export class ImageView {
     get("found").hidden = true;
     get("stage").classList.remove("empty");
     get("under").hidden = false;
-    if (bitmap) {
-      get("canvas").hidden = false;
-      this.#stage.show(bitmap, bitmap.width, bitmap.height);
-    }
+    get("canvas").hidden = bitmap === null;
+    if (bitmap) this.#stage.show(bitmap, bitmap.width, bitmap.height);
     get("canvas").setAttribute("aria-label", file.name);
     this.#point(null, null);
     await this.#ask();
@@ -183,7 +181,7 @@ export class ImageView {
     answer.instances.sort((a, b) => b.score - a.score);
     const damaged = this.#stage.trace(answer.instances);
     if (damaged) this.fail(new Error(`${counted(damaged, "mask")} could not be read and stay out of the picture.`));
-    if (!this.#bitmap) this.fail(new Error("This browser cannot show such an image. The masks are right; they lie on grey."));
+    this.#warnOfTheBitmap();
     this.#drawHistogram();
     this.#drawClasses();
     this.#drawTimes();
@@ -191,6 +189,15 @@ export class ImageView {
     this.#update();
     const total = Math.round(answer.timing_ms["round trip"]);
     get("status").textContent = `${counted(answer.instances.length, "instance")} in ${whole(total)} milliseconds.`;
+  }
+
+  #warnOfTheBitmap() {
+    const { width, height } = this.#answer;
+    if (!this.#bitmap) this.fail(new Error("This browser cannot show such an image. The masks are right; they lie on grey."));
+    else if (this.#bitmap.width !== width || this.#bitmap.height !== height) {
+      const sizes = `${this.#bitmap.width} by ${this.#bitmap.height} pixels, on the server ${width} by ${height}`;
+      this.fail(new Error(`The image is shown stretched or turned: it has ${sizes}. The masks are of the server's.`));
+    }
   }
 
   // ---- what is shown of the answer

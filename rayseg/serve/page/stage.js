@@ -137,7 +137,8 @@ export class Stage {
     }
     const line = Math.max(1.5, Math.min(width, height) * scale * 0.0025) / scale;
     pen.lineJoin = "round";
-    for (const one of this.#shown) this.#paintMask(pen, one, pathOf(one), line, one === active, active !== null);
+    for (const one of this.#shown) if (one !== active) this.#paintMask(pen, one, pathOf(one), line, active !== null, false);
+    if (active) this.#paintMask(pen, active, pathOf(active), line, true, true);
     if (this.#captions) this.#paintCaptions(pen, scale, active);
   }
 
@@ -148,7 +149,7 @@ export class Stage {
     for (const one of this.#shown) if (one !== active) paintCaption(pen, one, size, width);
   }
 
-  #paintMask(pen, one, path, line, isActive, anyActive) {
+  #paintMask(pen, one, path, line, anyActive, isActive) {
     pen.fillStyle = one.colour;
     pen.globalAlpha = isActive ? Math.min(0.85, this.#fill + 0.25) : anyActive ? this.#fill * 0.6 : this.#fill;
     pen.fill(path, "evenodd");
