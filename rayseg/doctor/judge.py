@@ -54,7 +54,7 @@ def judge_alike(nodes: Sequence[Node], here: Node) -> Iterator[Line]:
 
 def clock_line(what: str, skew_s: float, whose: str, against: str) -> Line:
     """How far a clock is from that of `against`."""
-    found = f"{whose} is {abs(skew_s):.1f} s {'ahead' if skew_s > 0 else 'behind'} of {against}"
+    found = f"{whose} is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} {against}"
     if abs(skew_s) >= SKEW_FAIL_S:
         return fail(what, found, "let chrony or systemd-timesyncd keep the time: S3 refuses requests that are far off")
     if abs(skew_s) >= SKEW_WARN_S:
