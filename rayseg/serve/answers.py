@@ -27,13 +27,17 @@ _PNG_LEVEL = 1  # an overlay is made while somebody waits
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` as it is sent. `seconds` are those of queue, decode, forward and finish; `batch` shared the forward."""
+    """`body` as it is sent. `seconds` are those of queue, decode, forward and finish; `batch` shared the forward.
+
+    `captured`: whether it was taken along for the capture, None where there is none.
+    """
 
     body: bytes
     media_type: str
     instances: int
     seconds: dict[str, float] = field(default_factory=dict)
     batch: int = 1
+    captured: bool | None = None
 
 
 def selected(instances: Instances, options: PredictOptions) -> Instances:

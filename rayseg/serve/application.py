@@ -25,6 +25,7 @@ from rayseg.serve.batch_runner import BatchRunner
 from rayseg.serve.dispatch import ServeReplicas
 from rayseg.serve.door import Door
 from rayseg.serve.ingress import build_app
+from rayseg.serve.labelling import chunk_calls
 from rayseg.serve.metrics import Metrics
 from rayseg.serve.prefixes import Prefixes
 from rayseg.serve.readiness import Readiness
@@ -80,6 +81,9 @@ class Model(ModelReplica):
         metrics.log_to_stderr()
         loopback.keep_internal_servers_on_loopback()
         super().__init__(facts, spec, device)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 @serve.deployment(max_ongoing_requests=_INGRESS_ONGOING, logging_config=_LOGGING, ray_actor_options={"num_cpus": 0})
@@ -182,7 +186,8 @@ def _model_deployment(facts: ModelFacts, spec: ServeSpec, gpus: float) -> Any:
         name=f"model-{facts.name}",
         autoscaling_config=_scaling(spec),
         ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": gpus},
-        max_ongoing_requests=max_ongoing(spec),
+        # Chunks of batches have places of their own, so that online requests find theirs however many there are.
+        max_ongoing_requests=max_ongoing(spec) + (chunk_calls(spec) if spec.batches else 0),
         max_queued_requests=spec.max_queued,
         graceful_shutdown_timeout_s=_drain_s(spec),
         health_check_period_s=5,

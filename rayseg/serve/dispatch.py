@@ -50,7 +50,8 @@ class ServeReplicas:
         except (RayError, RayServeException) as error:
             _log.error("call failed", extra={"fields": {"model": self._name, "method": method}}, exc_info=error)
             if isinstance(error, _LOST):
-                raise busy("the replica that had this request was lost, twice; try again") from None
+                detail = "the replica that had this request was lost, twice; try again"
+                raise Problem(503, "replica-lost", detail, headers={"Retry-After": "1"}) from None
             raise problems.internal() from None
         if isinstance(result, Problem):
             raise result
@@ -58,8 +59,12 @@ class ServeReplicas:
 
     async def _tried(self, method: str, args: tuple[Any, ...]) -> Any:
         for left in reversed(range(_TRIES)):
+            response = getattr(self._handle, method).remote(*args)
             try:
-                return await getattr(self._handle, method).remote(*args)
+                return await response
+            except asyncio.CancelledError:  # out of time, or no longer wanted: the replica need not go on
+                response.cancel()
+                raise
             except _LOST as error:
                 if isinstance(error, RayTaskError) or not left:
                     raise

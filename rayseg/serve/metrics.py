@@ -30,18 +30,23 @@ class Metrics:
             "forward_images", "images that shared a prediction's forward", "model", buckets=_BATCH_SIZES
         )
         self.instances = self._counter("instances", "instances found online", "model")
+        self.captured = self._counter("captured", "predictions kept for the capture, or dropped", "model", "outcome")
         self.rejected = self._counter("rejected", "requests refused, by the kind of problem", "kind")
         self.retried = self._counter("retried", "calls made again because their replica was lost", "model")
         self.replicas = self._gauge("replicas", "warm replicas", "model")
         self.in_flight = self._gauge("requests_in_flight", "requests being answered")
         self.body_bytes = self._gauge("request_body_bytes", "of bodies that wait or are being answered")
 
-    def predicted(self, model: str, seconds: dict[str, float], batch: int, instances: int) -> None:
-        """Note one online prediction."""
+    def predicted(
+        self, model: str, seconds: dict[str, float], batch: int, instances: int, captured: bool | None = None
+    ) -> None:
+        """Note one online prediction; `captured` is None where nothing is."""
         for stage in STAGES:
             self.stage_s.labels(model, stage).observe(seconds.get(stage, 0.0))
         self.batch_images.labels(model).observe(batch)
         self.instances.labels(model).inc(instances)
+        if captured is not None:
+            self.captured.labels(model, "kept" if captured else "dropped").inc()
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -59,7 +59,7 @@ def router(service: Service) -> APIRouter:
         answer: Answer = await service.replicas[facts.name].call(
             "predict", source, wanted, timeout_s=service.spec.request_timeout_s
         )
-        service.metrics.predicted(facts.name, answer.seconds, answer.batch, answer.instances)
+        service.metrics.predicted(facts.name, answer.seconds, answer.batch, answer.instances, answer.captured)
         return Response(answer.body, media_type=answer.media_type, headers={"Vary": "Accept"})
 
     return routes

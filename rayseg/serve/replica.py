@@ -11,7 +11,7 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,6 +33,7 @@ from rayseg.outputs.writing import Written
 from rayseg.records import Instances, RawDetections
 from rayseg.serve import answers
 from rayseg.serve.answers import Answer
+from rayseg.serve.capture import Capture
 from rayseg.serve.labelling import BatchChunk, ChunkFailed, Labeller
 from rayseg.serve.limits import Budget
 from rayseg.serve.options import PredictOptions
@@ -44,6 +45,7 @@ from rayseg.serve.spec import ServeSpec
 READ_THREADS = 16
 DECODE_THREADS = 2
 FINISH_THREADS = 2
+CAPTURE_S = 10.0  # that a replica waits in the end for what it has captured to be written
 _FAILURES_UNTIL_UNHEALTHY = 3
 
 Value = TypeVar("Value")
@@ -83,6 +85,7 @@ class ModelReplica:
             finish_threads=FINISH_THREADS,
         )
         self.labeller = Labeller(self.predictor, self.scheduler, self._own, spec)
+        self.capture = Capture(spec.capture, facts, keep_images=spec.capture_images) if spec.capture else None
         self._warm_up()
 
     async def predict(self, source: bytes | str, options: PredictOptions) -> Answer | Problem:
@@ -102,6 +105,11 @@ class ModelReplica:
         """One chunk of a batch, as a part of its output."""
         return await self.labeller.label(chunk)
 
+    def close(self) -> None:
+        """Write what is captured and not written yet."""
+        if self.capture is not None:
+            self.capture.close(CAPTURE_S)
+
     async def check_health(self) -> None:
         """Ray Serve asks now and then; a model that only fails, after a GPU's error for instance, is started anew."""
         if self._failures >= _FAILURES_UNTIL_UNHEALTHY:
@@ -113,9 +121,9 @@ class ModelReplica:
         async with self._bytes.held(self.spec.max_body_bytes):
             loop = asyncio.get_running_loop()
             data = await loop.run_in_executor(self._reading, _read, source, self.spec.max_body_bytes)
-            return await self._predict_bytes(data, options)
+            return await self._predict_bytes(data, options, source)
 
-    async def _predict_bytes(self, data: bytes, options: PredictOptions) -> Answer:
+    async def _predict_bytes(self, data: bytes, options: PredictOptions, source: str | None = None) -> Answer:
         async with self._pixels.held(_pixels_of(data, self.spec)):  # decoded images are most of the memory
             began = time.perf_counter()
             decoded = await self._in_thread(self._decode, data, options.form == "overlay")
@@ -123,7 +131,8 @@ class ModelReplica:
             times = Times()
             thresholds = options.thresholds(self._own)
             (found,) = await self.scheduler.run([decoded.prepared], online=True, thresholds=thresholds, times=times)
-            return await self._in_thread(self._answer, decoded.image, found, options, decode_s, times)
+            answer = await self._in_thread(self._answer, decoded.image, found, options, decode_s, times)
+            return answer if self.capture is None else replace(answer, captured=self.capture.offer(found, data, source))
 
     def _decode(self, data: bytes, keep: bool) -> _Decoded:
         image = images.decode(data, max_pixels=self.spec.max_pixels, max_bytes=self.spec.max_body_bytes)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from serve.online import with_app
 
 import rayseg
 from rayseg import images, storage
@@ -158,3 +159,27 @@ def test_captures_of_models_with_other_classes_are_not_mixed_up(predictor, tmp_p
         rayseg.read(str(tmp_path / "default"))
     for one in files(tmp_path):
         assert len(list(rayseg.read(one).images)) == 1
+
+
+def test_an_endpoint_captures_what_it_answers_and_counts_it(predictor, tmp_path):
+    """Whatever the caller chose to see of it: masks as an overlay, a single class."""
+    found, data = prediction(predictor, 1)
+
+    async def check(client, made):
+        for query, accept in (("?classes=red&masks=none", "application/json"), ("", "image/png")):
+            headers = {"Content-Type": "image/png", "Accept": accept}
+            answer = await client.post(f"/v1/predict{query}", content=data, headers=headers)
+            assert answer.status_code == 200
+        made.replicas.replica.capture._most_bytes = 0
+        assert (
+            await client.post("/v1/predict", content=data, headers={"Content-Type": "image/png"})
+        ).status_code == 200
+        made.replicas.replica.close()
+        exposition = made.service.metrics.exposition().decode()
+        assert 'rayseg_captured_total{model="default",outcome="kept"} 2.0' in exposition
+        assert 'rayseg_captured_total{model="default",outcome="dropped"} 1.0' in exposition
+
+    with_app(check, capture=str(tmp_path), capture_images=True)
+    read = list(rayseg.read(str(tmp_path / "default")).images)
+    assert [image.data for image in read] == [data, data]
+    assert [len(image.annotations) for image in read] == [len(found)] * 2

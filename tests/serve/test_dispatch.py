@@ -28,7 +28,10 @@ class Handle:
     def predict(self) -> Handle:
         return self
 
-    async def remote(self, *args: Any) -> Any:
+    def remote(self, *args: Any) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(self._answered(args))
+
+    async def _answered(self, args: tuple[Any, ...]) -> Any:
         self.asked.append(args)
         outcome = self.outcomes.pop(0)
         if outcome is None:
@@ -61,7 +64,7 @@ def test_a_call_whose_replica_is_lost_is_made_again_once(lost):
     assert called(handle) == ("answer", 1)
     assert handle.asked == [("an image",)] * 2
     problem, retries = called(Handle(lost, lost, "too late"))
-    assert (problem.status, problem.kind, retries) == (503, "busy", 1)
+    assert (problem.status, problem.kind, retries) == (503, "replica-lost", 1)
     assert "Retry-After" in problem.headers
 
 
