@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import NAMES as BROWSERS
@@ -69,6 +70,22 @@ def chromium() -> str:
     if found is None:
         pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
     return found
+
+
+@pytest.fixture(scope="session")
+def running_endpoint() -> Iterator[Any]:
+    """The web application on a port of loopback, without Ray."""
+    from serve.fake_endpoint import Endpoint
+
+    with Endpoint() as running:
+        yield running
+
+
+@pytest.fixture
+def endpoint(running_endpoint: Any) -> Any:
+    """That endpoint as if it had just been started."""
+    running_endpoint.reset()
+    return running_endpoint
 
 
 @pytest.fixture(scope="session")

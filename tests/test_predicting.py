@@ -10,17 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from serve.fake_endpoint import TOKEN, Endpoint
+from serve.fake_endpoint import TOKEN
 
 from rayseg import cli, load, read
 
 WHERE = ("--model", "rectangles"), ("--url",)
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    with Endpoint() as running:
-        yield running
 
 
 @pytest.fixture
@@ -39,7 +33,6 @@ def photos(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def predict(monkeypatch, capsys, endpoint):
     """Runs the command; its exit code, standard output and error."""
-    endpoint.reset()
 
     def run(*words: str) -> tuple[int, str, str]:
         words = tuple(word for given in words for word in ((given, endpoint.url) if given == "--url" else (given,)))

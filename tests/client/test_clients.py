@@ -20,7 +20,7 @@ import pytest
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from faulty_proxy import FaultyProxy
 from PIL import Image
-from serve.fake_endpoint import TOKEN, Endpoint, problem
+from serve.fake_endpoint import TOKEN, problem
 
 from rayseg import load
 from rayseg.client import AsyncClient, Client, EndpointError
@@ -44,18 +44,6 @@ class Awaited:
     def close(self) -> None:
         self._loop.run_until_complete(self._client.aclose())
         self._loop.close()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
-
-
-@pytest.fixture
-def endpoint(server) -> Endpoint:
-    server.reset()
-    return server
 
 
 @pytest.fixture(params=[Client, Awaited], ids=["sync", "async"])

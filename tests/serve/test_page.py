@@ -29,19 +29,6 @@ def browser(chromium, tmp_path_factory) -> Iterator[Browser]:
     opened.close()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
-
-
-@pytest.fixture
-def endpoint(server) -> Endpoint:
-    """As if it had just been started."""
-    server.reset()
-    return server
-
-
 @pytest.fixture
 def page(browser, endpoint) -> Iterator[Browser]:
     """The page, ready; in the end it has said nothing and asked nobody but its own server."""
