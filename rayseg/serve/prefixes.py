@@ -92,7 +92,7 @@ def _check_spelling(uri: str) -> None:
         raise Problem(422, "bad-uri", "uri: control characters and backslashes are not taken")
     scheme = scheme_of(uri)
     rest = uri.partition("://")[2] if scheme not in ("", "file") else uri
-    if any(_is_dots(segment) for segment in rest.split("/")):
+    if ("/." in f"/{rest}" or "%" in rest) and any(_is_dots(segment) for segment in rest.split("/")):
         raise Problem(422, "bad-uri", "uri: segments of dots are not taken; name the object itself")
     if scheme not in _LOCAL:
         host = rest.partition("/")[0]
