@@ -15,6 +15,7 @@ from serve.plain_replicas import PlainReplicas, until
 from rayseg import images, load, storage
 from rayseg.errors import AccessDenied, ModelError, Unreachable
 from rayseg.formats.parts import RowError, read_part, rows_table
+from rayseg.models.preprocess import Prepared
 from rayseg.outputs.writing import WriteJob, Written
 from rayseg.serve.labelling import READ_AHEAD, BatchChunk, ChunkFailed, chunk_calls
 from rayseg.serve.spec import ServeSpec
@@ -216,3 +217,32 @@ def test_enough_chunks_are_under_way_to_call_for_every_replica():
     spec = ServeSpec(model="rectangles", max_replicas=3, target_ongoing_requests=2.5)
     assert chunk_calls(spec) / spec.target_ongoing_requests >= 3
     assert chunk_calls(ServeSpec(model="rectangles", max_replicas=1, target_ongoing_requests=0.5)) == 2
+
+
+def test_an_online_image_waits_for_one_forward_of_a_batch_at_most(photos, tmp_path):
+    """The forward that runs when it comes ends; the next one is its own, however much of the batch is ready."""
+    replicas = PlainReplicas(SPEC)
+    detect, forwards, entered, go_on = replicas.scheduler._detect, [], threading.Semaphore(0), threading.Semaphore(0)
+    online = Prepared(np.full((70, 70, 3), 9, np.uint8), (70, 70))
+
+    def watched(batch, thresholds):
+        forwards.append([image.image_hw for image in batch])
+        entered.release()
+        assert go_on.acquire(timeout=60)
+        return detect(batch, thresholds)
+
+    replicas.scheduler._detect = watched
+
+    async def go():
+        labelling = asyncio.create_task(replicas.labeller.label(chunk(photos, tmp_path)))
+        await asyncio.to_thread(entered.acquire)
+        asking = asyncio.create_task(replicas.scheduler.run([online], online=True))
+        await until(lambda: replicas.scheduler.online_waiting)
+        before = len(forwards)
+        go_on.release(1000)
+        await asyncio.gather(labelling, asking)
+        return before
+
+    before = asyncio.run(go())
+    assert forwards[before] == [(70, 70)]
+    assert len(forwards) > before + 1
