@@ -236,8 +236,18 @@ def test_batches_live(page, endpoint):
     page.until("document.querySelector('#list .pill').innerText === 'cancelled'")
     assert "b1: cancelled" in page.look("document.querySelector('#batch-status').textContent")
 
+    endpoint.refusals.append(problem(503, "no room for that"))
+    page.click("#list button")
+    page.until("document.querySelector('#batch-problem').innerText.includes('no room for that')")
+    looked = len(endpoint.seen)
+    page.click("nav a[href='#image']")
+    page.click("nav a[href='#batches']")
+    page.until("document.querySelector('#batch-status').textContent !== ''")
+    assert "no room" in page.text("#batch-problem"), "looking again does not take it away"
     page.click("#list button")
     page.until("document.querySelector('#list').children.length === 0")
+    assert len(endpoint.seen) > looked and len(page.console) == 1
+    page.console.clear()
     page.click("#new summary")
     for name, value in (("images", "s3://in/more/"), ("out", "s3://out/more")):
         page.click(f"#post [name={name}]")

@@ -15,6 +15,7 @@ export class Batches {
   #timer = 0;
   #cards = new Map(); // id to what is on the page for it
   #cancelling = null;
+  #blind = false; // the last look failed, and what is said is about that
 
   constructor(refused) {
     this.#refused = refused;
@@ -49,10 +50,12 @@ export class Batches {
     try {
       const { batches } = await ask("v1/batches");
       this.#show(batches);
-      get("batch-problem").hidden = true;
+      if (this.#blind) get("batch-problem").hidden = true;
+      this.#blind = false;
       if (batches.some((one) => ACTIVE.has(one.state))) wait = EVERY_MS.active;
     } catch (error) {
       this.#fail(error);
+      this.#blind = true;
       if (!error.status) wait = EVERY_MS.active;
     }
     clearTimeout(this.#timer);
@@ -60,6 +63,7 @@ export class Batches {
   }
 
   async #start(form) {
+    get("batch-problem").hidden = true;
     const body = { images: form.get("images").trim(), out: form.get("out").trim() };
     if (form.get("model")) body.model = form.get("model");
     try {
@@ -74,6 +78,7 @@ export class Batches {
   }
 
   async #cancel(id) {
+    get("batch-problem").hidden = true;
     try {
       await ask(`v1/batches/${encodeURIComponent(id)}`, { method: "DELETE" });
       this.#look();

@@ -145,7 +145,7 @@ export class Stage {
   #paintCaptions(pen, scale, active) {
     const { width, height } = this.#picture;
     const exported = pen.canvas instanceof OffscreenCanvas;
-    const size = exported ? Math.max(11, Math.min(width, height) / 40) : (11 * devicePixelRatio) / scale;
+    const size = exported ? Math.max(8, Math.min(width, height) / 40) : (11 * devicePixelRatio) / scale;
     for (const one of this.#shown) if (one !== active) paintCaption(pen, one, size, width);
   }
 
