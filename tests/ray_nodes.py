@@ -15,9 +15,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +75,7 @@ class RayNodes:
         self.url = f"http://127.0.0.1:{_free_port()}"
         self._folder, self._common = folder, env or {}
         self._nodes: list[RayNode] = []
+        self._ray = ""
 
     @property
     def env(self) -> dict[str, str]:
@@ -98,7 +101,7 @@ class RayNodes:
     ) -> RayNode:
         """Start a node and wait until it is one of the cluster. `env` is its own, over that of all nodes."""
         wanted = {"num_cpus": cpus, "num_gpus": gpus, "resources": resources or {}}
-        wanted |= {"object_store_memory": OBJECT_STORE_BYTES, "temp_dir": str(self._folder / "ray")}
+        wanted |= {"object_store_memory": OBJECT_STORE_BYTES, "temp_dir": self._ray}
         # nodes of one machine share the session's folder: each needs a place of its own for what jobs bring along
         wanted |= {"runtime_env_dir_name": f"runtime_resources_{len(self._nodes)}"}
         if head:
@@ -134,6 +137,7 @@ class RayNodes:
 
     def __enter__(self) -> RayNodes:
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._ray = tempfile.mkdtemp(prefix="rayseg-")  # not below the folder: a socket's path has 107 bytes
         return self
 
     def __exit__(
@@ -141,6 +145,7 @@ class RayNodes:
     ) -> None:
         for node in reversed(self._nodes):
             node.kill()
+        shutil.rmtree(self._ray, ignore_errors=True)
 
 
 def _free_port() -> int:

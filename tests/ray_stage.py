@@ -90,15 +90,17 @@ class Stage:
 
     def wait_for_object(self, prefix: str, ending: str, job: Job) -> str:
         """The first object below `prefix` whose name ends so, while `job` runs."""
-        bucket, _, key = f"{self.bucket}/{prefix}".removeprefix("s3://").partition("/")
-        client = self.server.client()
 
         def look() -> str | None:
             assert job.process.poll() is None, f"the job ended before there was any {prefix}*{ending}:\n{job.said}"
-            listed = client.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", [])
-            return next((one["Key"] for one in listed if one["Key"].endswith(ending)), None)
+            return next((key for key in self.objects(prefix) if key.endswith(ending)), None)
 
         return wait_for(f"{prefix}*{ending}", look, JOB_S)
+
+    def objects(self, prefix: str) -> list[str]:
+        """The first thousand keys below `prefix`."""
+        listed = self.server.client().list_objects_v2(Bucket=self.bucket.removeprefix("s3://"), Prefix=prefix)
+        return [one["Key"] for one in listed.get("Contents", [])]
 
     def upload(self, local: Path, prefix: str) -> str:
         """Copy a folder into the bucket; its URI."""

@@ -85,6 +85,7 @@ def main() -> None:
     """All three, one after the other, on one cluster."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--first", choices=("label", "train"), default="label", help="leave out what comes before")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Stage(Path(folder)) as stage:
         root = Path(folder) / "drawn"
@@ -93,11 +94,12 @@ def main() -> None:
         model = stage.upload(Path(save_random(Path(folder) / "random")), "random")
         stage.add("head", 0)
         workers: list[RayNode] = []
-        for work in (
+        todo = [
             lambda: label(stage, workers, f"{data}/images/", model),
             lambda: train(stage, workers, data),
             lambda: evaluate(stage, workers, data, f"{stage.bucket}/model"),
-        ):
+        ]
+        for work in todo[wanted.first == "train" :]:
             spare(stage, workers)
             work()
 
