@@ -75,7 +75,7 @@ class Dashboard:
                 "Unauthorized: Missing authentication token" if missing else "Forbidden: Invalid authentication token"
             )
             return (401 if missing else 403), "text/plain", words
-        found = self.answers.get(path)
+        found = {} if path.startswith("/api/packages/") else self.answers.get(path)
         if found is None:
             return 404, "text/plain", f"{path} does not exist"
         return found if isinstance(found, tuple) else (200, "application/json", json.dumps(found))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from rayseg.errors import UsageError
 from rayseg.specs import Spec
@@ -53,14 +52,3 @@ def _absolute(value: str) -> str:
     if value.startswith("file:"):
         return value
     return os.path.abspath(value) + ("/" if value.endswith("/") and value != "/" else "")
-
-
-def needs(spec: Spec) -> dict[str, Any]:
-    """Resources that one worker of the job must find on a single node."""
-    gpus = getattr(spec, "gpus_per_worker", None)
-    found: dict[str, float] = {}
-    if gpus:
-        found["GPU"] = float(gpus)
-    elif getattr(spec, "gpu", None):
-        found["GPU"] = 1.0
-    return found | dict(getattr(spec, "worker_resources", {}))

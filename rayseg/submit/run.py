@@ -20,6 +20,7 @@ from ray.runtime_env import RuntimeEnv
 
 from rayseg import __version__, cluster
 from rayseg.errors import UsageError
+from rayseg.specs import Spec
 from rayseg.submit import paths
 from rayseg.submit.bundle import EXCLUDES, write_bundle
 from rayseg.submit.commands import FLAGS, Job
@@ -56,11 +57,19 @@ def submit(job: Job, address: str | None, how: Submission, say: Say) -> tuple[Se
     check_versions(server, shipped=how.package == "ship")
     shared = how.shared_paths or (bool(paths.local_paths(job.spec)) and server.is_here())
     spec = paths.placed(job.spec, shared=shared, url=server.url)
-    needs = paths.needs(spec)
+    needs = needs_of(spec)
     lacking = cluster.first_lacking(needs, [node.resources for node in server.nodes])
     if lacking is not None:
         say(f"no node has {needs[lacking]:g} {lacking} now; asking whether one may be added")
     return server, send(server, Job(job.command, spec), needs, how, how.words)
+
+
+def needs_of(spec: Spec) -> dict[str, float]:
+    """What one worker of the job must find on a single node, as far as the spec says."""
+    gpus = getattr(spec, "gpus_per_worker", None) or getattr(spec, "gpus_per_replica", None)
+    if not gpus and getattr(spec, "gpu", None):
+        gpus = 1.0
+    return ({"GPU": float(gpus)} if gpus else {}) | dict(getattr(spec, "worker_resources", {}))
 
 
 def watch(server: Server, job_id: str, *, to_the_end: bool, say: Say) -> int:

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from rayseg.cli import app
 from rayseg.errors import JobError, UsageError
+from rayseg.label.spec import LabelSpec
 from rayseg.submit.commands import Job
-from rayseg.submit.run import Submission, submit
+from rayseg.submit.run import Submission, needs_of, submit
 from rayseg.submit.server import check_versions, reach
 from rayseg.train.spec import TrainSpec
 
@@ -116,17 +117,23 @@ def test_a_path_of_this_machine(dashboard, tmp_path):
     refused(dashboard, UsageError, f"data: {tmp_path} is a path on this machine", job)
 
 
+def test_a_model_that_needs_more_than_any_node_has_is_said_at_once(dashboard, capsys):
+    job = Job("train", JOB.spec.model_copy(update={"gpu": True}))
+    serve = LabelSpec(images="s3://b/i", model="m", out="s3://b/o", gpus_per_worker=0.5, worker_resources={"model": 1})
+    assert needs_of(job.spec) == {"GPU": 1.0} and needs_of(JOB.spec) == {}
+    assert needs_of(serve) == {"GPU": 0.5, "model": 1}
+    dashboard.answers["/api/jobs/"] = (400, "text/plain", "not today")
+    with pytest.raises(JobError, match="400: not today"):  # an autoscaler may still add a node: the job itself decides
+        submit(job, dashboard.url, Submission("image"), print)
+    assert "no node has 1 GPU now" in capsys.readouterr().out
+
+
 def test_a_flag_that_the_command_does_not_have(dashboard):
     refused(dashboard, UsageError, "--dry-run: rayseg train has no such option", how=Submission(words=("--dry-run",)))
 
 
 def test_the_job_that_is_sent(dashboard):
     dashboard.answers |= {"/api/jobs/": {"job_id": "x", "submission_id": "x"}}
-    for protocol in ("gcs",):
-        dashboard.answers |= {f"/api/packages/{protocol}/": {}}
-    dashboard._found = lambda path, token, found=dashboard._found: (
-        (200, "application/json", "{}") if "/api/packages/" in path else found(path, token)
-    )
     server, job_id = submit(JOB, dashboard.url, Submission("image", env=(("A", "1"),)), print)
     (sent,) = dashboard.posted
     assert sent["submission_id"] == job_id and job_id.startswith("rayseg-train-")

@@ -4,7 +4,7 @@ import pytest
 
 from rayseg.errors import UsageError
 from rayseg.label.spec import LabelSpec
-from rayseg.submit.paths import local_paths, needs, placed
+from rayseg.submit.paths import local_paths, placed
 from rayseg.train.spec import TrainSpec
 
 URL = "http://head:8265"
@@ -40,9 +40,3 @@ def test_shared_paths_become_absolute_and_stay_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     spec = placed(label(images="photos/", out="file:///mnt/out"), shared=True, url=URL)
     assert spec.images == f"{tmp_path}/photos/" and spec.out == "file:///mnt/out" and spec.model == "s3://b/m"
-
-
-def test_what_a_worker_needs_on_its_node():
-    assert needs(label()) == {} == needs(label(gpus_per_worker=0))
-    assert needs(label(gpus_per_worker=0.5, worker_resources={"model": 1})) == {"GPU": 0.5, "model": 1}
-    assert needs(TrainSpec(data="d", out="o", model="m", gpu=True)) == {"GPU": 1.0}
