@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ray.job_submission import JobStatus
 from ray.runtime_env import RuntimeEnv
 
 from rayseg import __version__, cluster
@@ -81,6 +82,8 @@ def watch(server: Server, job_id: str, *, to_the_end: bool, say: Say) -> int:
         say(f"\ndetached; job {job_id} goes on.\n{ways_back(server.url, job_id)}")
         return DETACHED
     if found is None:
+        if server.client.get_job_info(job_id).status == JobStatus.PENDING:
+            say(f"job {job_id} is still waiting to start")
         say(ways_back(server.url, job_id))
         return 0
     say_ending(found, job_id, say)

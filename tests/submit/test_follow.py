@@ -104,6 +104,17 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(monkeypatch):
     assert "rayseg jobs cancel x" in said[0]
 
 
+def test_a_job_that_has_not_begun_in_time_is_left_waiting(monkeypatch):
+    class Server:
+        url, client = "http://head:8265", Client([], details("PENDING"))
+
+    monkeypatch.setattr(run, "CHECKED_WITHIN_S", 0.05)
+    Server.client.end.driver_agent_http_address = None
+    said = []
+    assert run.watch(Server(), "x", to_the_end=False, say=said.append) == 0
+    assert said[0] == "job x is still waiting to start" and "rayseg jobs logs x" in said[1]
+
+
 def test_a_job_that_never_ran_says_why(capsys):
     class Server:
         url, client = "http://head:8265", Client([], details("FAILED", None, "runtime env could not be set up"))
