@@ -25,6 +25,7 @@ from rayseg.outputs.writing import WriteJob, put_part
 from rayseg.storage import Entry
 
 Inspect = Callable[[list[Entry]], None]
+CheckRead = Callable[[str], object]
 _SAY_EVERY = 1_000_000  # images listed
 
 
@@ -41,17 +42,23 @@ class Driver:
         self._begin = time.monotonic()
 
     def begin(
-        self, *, overwrite: bool = False, retry_failed: bool = False, inspect: Inspect = lambda page: None
+        self,
+        *,
+        overwrite: bool = False,
+        retry_failed: bool = False,
+        inspect: Inspect = lambda page: None,
+        check_read: CheckRead = lambda uri: None,
     ) -> bool:
         """Plan, or go on with what is there; False when it is complete already.
 
-        `inspect` sees each page of inputs before it is planned; what it raises ends the planning. Raises `JobError` for an
+        `inspect` sees each page of inputs before it is planned, `check_read` each file beside the one asked for that is read
+        for the plan; what they raise ends the planning. Raises `JobError` for an
         output that was started with another spec or model, and what planning raises.
         """
         out = self._spec.out
         if overwrite:
             ledgers.clear(out)
-        self.job, new = self._job(inspect)
+        self.job, new = self._job(inspect, check_read)
         self.manifest = ledgers.read_manifest(out)
         if self.manifest is not None and not self._reopened(self.manifest, retry_failed):
             return False
@@ -72,7 +79,7 @@ class Driver:
         self.manifest = self.ledger.finish(self._manifest())
         return self.manifest
 
-    def _job(self, inspect: Inspect) -> tuple[Job, bool]:
+    def _job(self, inspect: Inspect, check_read: CheckRead) -> tuple[Job, bool]:
         """The job of this output, and whether this call started it."""
         out = self._spec.out
         job = jobs.read(out)
@@ -81,7 +88,8 @@ class Driver:
             return job, False
         if ledgers.has_parts(out):
             raise JobError(f"{out}: holds parts but no job.json; --overwrite to start afresh, or another --out")
-        inputs = plan_inputs(self._spec.images, column=self._spec.column, root=self._spec.images_root)
+        spec = self._spec
+        inputs = plan_inputs(spec.images, column=spec.column, root=spec.images_root, check_read=check_read)
         plan = write_plan(out, self._inspected(inputs, inspect), limit=self._spec.limit)
         job = Job.of(self._spec, plan, self._model, dict(inputs.skipped))
         jobs.write(out, job)

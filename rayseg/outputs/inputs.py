@@ -112,10 +112,17 @@ class Inputs:
         return f" (left out: {counts})" if counts else ""
 
 
-def plan_inputs(uri: str, *, column: str | None = None, root: str | None = None) -> Inputs:
+def plan_inputs(
+    uri: str,
+    *,
+    column: str | None = None,
+    root: str | None = None,
+    check_read: Callable[[str], object] = lambda uri: None,
+) -> Inputs:
     """The inputs that `uri` names. `column` is that of a CSV or Parquet list, `root` where relative names start.
 
-    An inventory has no relative names; there `root` is the prefix that is wanted of it.
+    An inventory has no relative names; there `root` is the prefix that is wanted of it. `check_read` is called with each
+    file that another one names, before it is read, and may raise: who may name one file may not have every other one read.
 
     Raises `UsageError` where `column` or `root` has no meaning, `StorageError` when `uri` cannot be looked at.
     """
@@ -133,7 +140,7 @@ def plan_inputs(uri: str, *, column: str | None = None, root: str | None = None)
         "csv": lambda skipped: _unrepeated(_resolved(_unsized(csv_uris(uri, column)), uri, root), skipped),
         "parquet": lambda skipped: _unrepeated(_resolved(parquet_entries(uri, column), uri, root), skipped),
         "coco": lambda skipped: _unrepeated(_coco_entries(uri, root), skipped),
-        "inventory": lambda skipped: inventory_pages(uri, root, _skip_reason, skipped),
+        "inventory": lambda skipped: inventory_pages(uri, root, _skip_reason, skipped, check_read),
     }
     return Inputs(uri, kind, streams[kind])
 

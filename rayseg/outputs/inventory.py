@@ -73,15 +73,21 @@ def read_manifest(uri: str) -> Inventory:
 
 
 def inventory_pages(
-    uri: str, prefix: str | None, skip_reason: SkipReason, skipped: Counter[str]
+    uri: str,
+    prefix: str | None,
+    skip_reason: SkipReason,
+    skipped: Counter[str],
+    check_read: Callable[[str], object] = lambda uri: None,
 ) -> Iterator[list[Entry]]:
     """Pages of the objects that the inventory at `uri` lists, only those below `prefix` where one is given.
 
-    `skip_reason` is asked about each key that may be no image. Raises as `read_manifest`, and `NotAList` for a broken file.
+    `skip_reason` is asked about each key that may be no image, `check_read` about each file that the manifest names, before it
+    is read: what it raises ends the listing. Raises as `read_manifest`, and `NotAList` for a broken file.
     """
     inventory = read_manifest(uri)
     below = None if prefix is None else prefix.rstrip("/") + "/"
     for file in inventory.files:
+        check_read(file)
         for batch in _batches(inventory, file):
             yield _entries(batch, below, skip_reason, skipped)
 

@@ -137,13 +137,21 @@ class BatchRun:
 
     async def _begun(self, driver: Driver) -> bool:
         """Whether there is something to label. Planning has ended when this does, also where it is cancelled."""
-        beginning = asyncio.ensure_future(self._in_thread(lambda: driver.begin(inspect=self._inspect)))
+        beginning = asyncio.ensure_future(self._in_thread(self._begin, driver))
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
             self._stopped = True
             await asyncio.wait([beginning])
             raise
+
+    def _begin(self, driver: Driver) -> bool:
+        return driver.begin(inspect=self._inspect, check_read=self._check_read)
+
+    def _check_read(self, uri: str) -> None:
+        """Raise `JobError` for a file that a list names as a part of it and that may not be read."""
+        if isinstance(source := self._source(uri), RowError):
+            raise JobError(f"images: {source.message}")
 
     def _inspect(self, page: list[Entry]) -> None:
         if self._stopped:

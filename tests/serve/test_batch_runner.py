@@ -271,6 +271,33 @@ def test_a_list_cannot_smuggle_in_what_may_not_be_read(spec, folder, tmp_path):
     assert not storage.exists(f"{tmp_path}/out/a/job.json")
 
 
+@pytest.mark.parametrize("key", ["secret.csv.gz", "../secret.csv.gz", "in/../secret.csv.gz"])
+def test_an_inventory_cannot_have_other_files_read(bucket, key):
+    """Who may put a manifest below a prefix that is read could have it name any file as a part of itself."""
+    import gzip
+
+    name = bucket.removeprefix("s3://")
+    storage.write(f"{bucket}/secret.csv.gz", gzip.compress(b'"the-password","is-1234"\n'))
+    manifest = {"fileFormat": "CSV", "fileSchema": "Bucket, Key", "destinationBucket": f"arn:aws:s3:::{name}"}
+    manifest["files"] = [{"key": key}]
+    storage.write(f"{bucket}/in/manifest.json", json.dumps(manifest).encode())
+    spec = ServeSpec(
+        model="rectangles",
+        batches=f"{bucket}/batches",
+        read_prefixes=[f"{bucket}/in"],
+        write_prefixes=[f"{bucket}/out"],
+    )
+
+    async def go():
+        async with running(spec) as runner:
+            return await ended(runner, await created(runner, f"{bucket}/in/manifest.json", f"{bucket}/out/1"))
+
+    batch = asyncio.run(go())
+    assert batch["state"] == "failed"
+    assert "1234" not in batch["error"] and "password" not in batch["error"]
+    assert "outside" in batch["error"] or "dots" in batch["error"]
+
+
 def test_a_plan_that_others_wrote_is_not_trusted(spec, folder, tmp_path):
     """Whoever may write below an output could put a plan there; its images are checked again."""
     from rayseg.models.predictor import load
