@@ -33,6 +33,10 @@ def connect(
         return False
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": log_workers}
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith(("http://", "https://")):
+        raise UsageError(
+            f"address: {address} is a dashboard's, which takes jobs: rayseg submit; to join, give HEAD:6379"
+        )
     if address == "local":
         # Under `uv run` Ray would pack the working folder and start every worker through uv, in an environment of its own;
         # on this machine the workers share this one.

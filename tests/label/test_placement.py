@@ -40,6 +40,12 @@ def test_what_is_lacking_is_said_in_words():
     assert "gpus_per_worker=0" in said
 
 
+def test_the_address_of_a_dashboard_is_none_to_join(monkeypatch):
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    with pytest.raises(UsageError, match="rayseg submit"):
+        cluster.connect("http://head:8265")
+
+
 @pytest.mark.parametrize(
     "changes", [{"gpus_per_worker": 1.0}, {"worker_resources": {"model": 1.0}}, {"read_resources": {"decode": 1.0}}]
 )
