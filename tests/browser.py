@@ -188,6 +188,12 @@ class Browser:
         for kind in ("dragEnter", "dragOver", "drop"):
             self.send("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
+    def choose(self, selector: str, file: Path) -> None:
+        """As in the dialog that a file's input opens."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
     def downloaded(self, click: str) -> Path:
         """Click on what downloads something; the file, whole."""
         self.click(click)

@@ -36,6 +36,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
+_METHODS = ["GET", "HEAD"]
 _INDEX = "index.html"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _COLOURED_CLASSES = 512  # colours of further classes repeat
@@ -45,11 +46,11 @@ def router() -> APIRouter:
     """The routes of the page."""
     routes = APIRouter(include_in_schema=False)
 
-    @routes.get("/")
+    @routes.api_route("/", methods=_METHODS)
     async def index(request: Request) -> Response:
         return _answer(request, _INDEX)
 
-    @routes.get("/page/{name}")
+    @routes.api_route("/page/{name}", methods=_METHODS)
     async def part(request: Request, name: str) -> Response:
         return _answer(request, "" if name == _INDEX else name)
 

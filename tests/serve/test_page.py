@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
 import numpy as np
 import pytest
 from browser import Browser
@@ -182,6 +184,38 @@ def test_an_image_that_only_the_server_knows_lies_on_grey(page, picture, tmp_pat
     assert drawn.shape == (120, 200, 3) and (drawn[0] == (0x77, 0x79, 0x7D)).all()
 
 
+def test_paste_and_choose(page, endpoint, picture):
+    encoded = base64.b64encode(picture.read_bytes()).decode()
+    page.look(
+        f"(() => {{ const bytes = Uint8Array.from(atob('{encoded}'), (one) => "
+        "one.charCodeAt(0)); const data = new DataTransfer(); data.items.add(new File([bytes], 'pasted.png', {type: "
+        "'image/png'})); document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true})); })()"
+    )
+    page.until("document.querySelector('#canvas').getAttribute('aria-label').startsWith('pasted.png, 200 by 120')")
+    page.choose("#file", picture)
+    page.until("document.querySelector('#canvas').getAttribute('aria-label').startsWith('quadrants.png, 200 by 120')")
+    assert asked(endpoint) == 2
+
+
+def test_everything_to_be_used_has_a_name_and_a_place_in_the_order(page, picture):
+    dropped(page, picture)
+    nodes = [node for node in page.send("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
+    used = {"button", "link", "checkbox", "slider", "spinbutton", "combobox", "listbox", "option", "textbox", "image"}
+    named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if "role" in node]
+    nameless = [role for role, name in named if role in used and not name.strip()]
+    assert not nameless
+    assert {"slider", "listbox", "option", "checkbox"} <= {role for role, _ in named}
+    assert any(role == "image" and "quadrants.png" in name for role, name in named)
+    assert next(name for role, name in named if role == "option").replace(" ,", ",") == "red, score 0.99, area 1,600 px"
+    page.look("document.querySelector('.skip').focus()")
+    order = []
+    while len(order) < 60 and (not order or page.look("document.activeElement !== document.body")):
+        page.key("Tab")
+        order.append(page.look("document.activeElement.id || document.activeElement.textContent"))
+    places = [order.index(one) for one in ("theme", "another", "score", "all", "instances", "png")]
+    assert places == sorted(places)
+
+
 def test_text_from_outside_stays_text(page, endpoint, picture):
     endpoint.change = lambda document: [
         one.update(category="<img src=x onerror=alert(1)>") for one in document["instances"]
@@ -287,6 +321,19 @@ def test_damaged_masks_are_refused(page):
         " try { runsOf(one, 12); return false; } catch (error) { return error instanceof RangeError; } }))"
     )
     assert thrown == [True] * 7
+
+
+def test_the_files_as_they_are_served(endpoint):
+    with httpx2.Client(base_url=endpoint.url, trust_env=False) as client:
+        first = client.get("/")
+        assert first.headers["content-type"] == "text/html; charset=utf-8" and b"{class_colours}" not in first.content
+        again = client.get("/", headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert client.head("/page/page.js").headers["content-type"] == "text/javascript; charset=utf-8"
+        for header, value in (("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")):
+            assert first.headers[header] == value
+        for name in ("index.html", "..%2fspec.py", "__init__.py", "x", "%00"):
+            assert client.get(f"/page/{name}").status_code == 404
 
 
 def test_the_policy_is_strict(page):
