@@ -152,3 +152,32 @@ def test_bodies_share_a_bound():
 def test_a_slow_body_is_given_up():
     slow = BodyLimits(10, 20, body_timeout_s=0.01)
     assert send_body([b"abc", None], limits=slow) == (408, None)
+
+
+def test_ray_serves_proxies_bound_bodies_too(monkeypatch):
+    from rayseg.serve.proxy import middlewares
+
+    monkeypatch.setenv("RAYSEG_SERVE_MAX_BODY_BYTES", "10")
+    (middleware,) = middlewares()
+
+    async def check() -> list[int]:
+        statuses = []
+
+        async def app(scope, receive, send):
+            await receive()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        for body in (b"0123456789", b"0123456789x"):
+
+            async def receive(body=body):
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            gate = middleware.cls(app, *middleware.args, **middleware.kwargs)
+            await gate({"type": "http", "method": "POST", "headers": [], "path": "/"}, receive, send)
+        return statuses
+
+    assert asyncio.run(check()) == [200, 413]

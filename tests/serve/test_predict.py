@@ -10,8 +10,10 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from random_model import save_random
 from serve.online import check_problem, picture, png, with_app
 
 import rayseg
@@ -45,6 +47,33 @@ def test_the_answer_is_the_predictors():
             ]
 
     with_app(check)
+
+
+def test_a_networks_answers_are_the_predictors_whoever_asks_at_the_same_time(tmp_path):
+    model = save_random(tmp_path / "model", detections=5)
+    pictures = [picture(96, 128, seed) for seed in range(4)] + [picture(128, 96, seed) for seed in range(2)]
+    threads = torch.get_num_threads()
+
+    async def check(client, made):
+        predictor = made.replicas.replica.predictor
+        answers = await asyncio.gather(
+            *(client.post("/v1/predict", content=png(image), headers=PNG) for image in pictures)
+        )
+        for image, answer in zip(pictures, answers, strict=True):
+            (expected,) = predictor.predict([image])
+            assert len(expected) == 5
+            rows = [{name: row[name] for name in row if name != "category"} for row in answer.json()["instances"]]
+            for row, other in zip(rows, expected.to_coco(), strict=True):
+                assert row["bbox"] == pytest.approx(other["bbox"], abs=0.01)  # a batch rounds otherwise than one alone
+                assert row["score"] == pytest.approx(other["score"], abs=1e-5)
+                assert row["category_id"] == other["category_id"]
+                ours, theirs = (coco_mask.decode(one["segmentation"]) for one in (row, other))
+                assert (ours != theirs).mean() < 1e-3
+
+    try:
+        with_app(check, model=model, max_batch=4)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_an_image_in_storage_is_read_from_there(bucket, seaweed, tmp_path):
