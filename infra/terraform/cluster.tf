@@ -88,10 +88,7 @@ resource "aws_eks_access_policy_association" "admin" {
 
 # What nodes need before they are ready. Network policies are off unless they are turned on here.
 resource "aws_eks_addon" "before_nodes" {
-  for_each = {
-    eks-pod-identity-agent = null
-    kube-proxy             = null
-  }
+  for_each = toset(["eks-pod-identity-agent", "kube-proxy"])
 
   cluster_name                = aws_eks_cluster.this.name
   addon_name                  = each.key

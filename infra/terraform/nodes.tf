@@ -30,7 +30,7 @@ locals {
 }
 
 resource "aws_launch_template" "node" {
-  for_each = merge({ system = "/dev/xvda" }, { for name, group in local.groups : name => "/dev/xvda" })
+  for_each = toset(concat(["system"], keys(local.groups)))
 
   name_prefix            = "${var.name}-${each.key}-"
   update_default_version = true
@@ -44,7 +44,7 @@ resource "aws_launch_template" "node" {
   }
 
   block_device_mappings {
-    device_name = each.value
+    device_name = "/dev/xvda"
 
     ebs {
       volume_size           = each.key == "system" ? 50 : var.disk_gb
