@@ -127,6 +127,7 @@ def _restore(checkpoint: Checkpoint, data: bytes, loop: Loop) -> None:
     tensors, position = _loaded(data), checkpoint.card["position"]
     try:
         loop.model.load_state_dict(_part(tensors, "model."))
+        loop.trust_statistics()
         if loop.average is not None:
             loop.average.restore(_part(tensors, "average."), position["averaged"])
         state: dict[int, dict[str, Tensor]] = {}

@@ -27,7 +27,7 @@ def begin(spec: TrainSpec, data: Records, val: Records | None) -> TrainSpec:
     """
     found = _read(spec.out)
     if found is None:
-        spec = spec.model_copy(update={"micro_batch": micro_batch(spec, spec.workers)})
+        spec = spec.model_copy(update={"micro_batch": micro_batch(spec, spec.most_workers)})
         storage.write(_uri(spec.out), json.dumps(_record(spec, data, val), indent=1).encode())
         return spec
     if spec.micro_batch is None:

@@ -94,6 +94,9 @@ class Loop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.step, self.elapsed_s, self.skipped_in_a_row = 0, 0.0, 0
         self.stopping = False
+        self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._last_good = [buffer.clone() for buffer in self._statistics]
+        self.joined = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
         self.stop_wanted: Callable[[], bool] = lambda: False
         self.on_bad_slice: Callable[[int, TensorSlice, dict[str, float]], None] = lambda step, one, losses: None
         self._clock = time.monotonic()
@@ -129,7 +132,8 @@ class Loop:
     def take(self, batch: Sequence[TensorSlice], progress: float, wait_s: float = 0.0) -> Step:
         """Forward and backward of each slice, the sum over workers, one update.
 
-        A step with a non-finite loss or gradient is passed over: it must not reach the weights or the optimiser's state.
+        A step with a non-finite loss or gradient is passed over: it must not reach the weights, the optimiser's state or
+        running statistics.
         """
         seconds = {"wait": wait_s, "forward": 0.0, "backward": 0.0}
         number, begun_s = self.step, self.elapsed_s
@@ -143,6 +147,10 @@ class Loop:
         losses = self._meet(losses)
         taken = math.isfinite(sum(losses.values())) and self._update(rate)
         seconds["optimizer"] = time.monotonic() - begin
+        if taken:
+            self.trust_statistics()
+        else:
+            self._take_back_statistics()
         self.skipped_in_a_row = 0 if taken else self.skipped_in_a_row + 1
         self.step += 1
         images = sum(len(one.images) for one in batch)
@@ -163,7 +171,8 @@ class Loop:
         seconds["forward"] += between - begin
         if not math.isfinite(sum(losses.values())):
             self.on_bad_slice(self.step, one, losses)
-            return losses
+            if not self.joined:  # a backward through synchronised norms is waited for by the other workers
+                return losses
         self.scaler.scale(terms.sum() * one.weight).backward()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -206,6 +215,15 @@ class Loop:
         if finite and self.average is not None:
             self.average.update(self.model)
         return finite
+
+    def trust_statistics(self) -> None:
+        """Take the model's running statistics for good: a step that is passed over leaves them as they are now."""
+        if self._statistics:
+            torch._foreach_copy_(self._last_good, self._statistics)  # type: ignore[attr-defined]
+
+    def _take_back_statistics(self) -> None:
+        if self._statistics:
+            torch._foreach_copy_(self._statistics, self._last_good)  # type: ignore[attr-defined]
 
     def share_weights(self) -> None:
         """Give all workers the lead's weights."""

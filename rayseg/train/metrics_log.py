@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rayseg import storage
@@ -21,32 +23,41 @@ _FLUSH_S = 30.0
 
 
 class MetricsLog:
-    """Rows of `OUT/metrics.csv`; `every` steps make one. Kept in memory, and written whole."""
+    """Rows of `OUT/metrics.csv`; `every` steps make one. Kept in memory, and written whole.
 
-    def __init__(self, out: str, first_step: int, every: int) -> None:
+    `waiting` is what another log had begun to gather before the first step: its `waiting()`.
+    """
+
+    def __init__(self, out: str, first_step: int, every: int, waiting: Sequence[dict[str, Any]] = ()) -> None:
         self.uri, self.every = storage.join(out, NAME), every
         self.rows = [row for row in _read(self.uri) if int(row["step"]) < first_step]
         self._events = _events(out, first_step)
-        self._waiting: list[Step] = []
-        self._begin = self._written = time.monotonic()
+        self._waiting = [_Waiting(**{**one, "step": Step(**one["step"])}) for one in waiting]
+        self._written = time.monotonic()
 
-    def step(self, step: Step, epoch: float, memory_bytes: int, images: int) -> dict[str, Any] | None:
-        """Take in a step of `images` of all workers; the row that it completes, if it does."""
-        self._waiting.append(step)
-        if len(self._waiting) < self.every:
+    def step(self, step: Step, epoch: float, memory_bytes: int, images: int, end_s: float) -> dict[str, Any] | None:
+        """Take in a step of `images` of all workers that ended at `end_s` of training; the row that it completes, if any."""
+        self._waiting.append(_Waiting(step, epoch, memory_bytes, images, end_s))
+        return self.flush() if len(self._waiting) >= self.every else None
+
+    def flush(self) -> dict[str, Any] | None:
+        """A row of the steps that wait for one, however few; None where there are none."""
+        if not self._waiting:
             return None
-        now = time.monotonic()
-        row = _row(self._waiting, epoch, memory_bytes, images * len(self._waiting), now - self._begin)
-        self._begin, self._waiting = now, []
+        row = _row(self._waiting)
+        self._waiting = []
         self._add(row)
-        if now - self._written > _FLUSH_S:
+        if time.monotonic() - self._written > _FLUSH_S:
             self.write()
         return row
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """The steps that wait for their row, as JSON."""
+        return [asdict(one) for one in self._waiting]
 
     def scores(self, step: int, epoch: float, values: dict[str, float | None]) -> None:
         """A row with what validation found after `step`."""
         self._add({"step": step, "epoch": round(epoch, 4), **values})
-        self._begin = time.monotonic()
 
     def write(self) -> None:
         """Put the file."""
@@ -77,22 +88,32 @@ def read(out: str) -> list[dict[str, str]]:
     return _read(storage.join(out, NAME))
 
 
-def _row(steps: list[Step], epoch: float, memory_bytes: int, images: int, seconds: float) -> dict[str, Any]:
-    count, last = len(steps), steps[-1]
-    spent = {name: sum(step.seconds[name] for step in steps) for name in last.seconds}
-    losses = {name: sum(step.losses[name] for step in steps) / count for name in last.losses}
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    step: Step
+    epoch: float
+    memory_bytes: int
+    images: int
+    end_s: float
+
+
+def _row(waiting: Sequence[_Waiting]) -> dict[str, Any]:
+    steps, count, last = [one.step for one in waiting], len(waiting), waiting[-1]
+    spent = {name: sum(step.seconds.get(name, 0.0) for step in steps) for name in last.step.seconds}
+    losses = {name: sum(step.losses.get(name, 0.0) for step in steps) / count for name in last.step.losses}
+    seconds = last.end_s - steps[0].elapsed_s
     return {
-        "step": last.number,
-        "epoch": round(epoch, 4),
-        "learning_rate": last.learning_rate,
+        "step": last.step.number,
+        "epoch": round(last.epoch, 4),
+        "learning_rate": last.step.learning_rate,
         "loss": sum(losses.values()),
         **losses,
         "skipped": sum(step.skipped for step in steps),
-        "images_per_s": images / max(seconds, 1e-9),
+        "images_per_s": sum(one.images for one in waiting) / max(seconds, 1e-9),
         "wait_share": spent["wait"] / max(sum(spent.values()), 1e-9),
         **{f"{name}_s": value / count for name, value in spent.items()},
-        "memory_mb": round(memory_bytes / 1e6),
-        "elapsed_s": round(last.elapsed_s, 3),
+        "memory_mb": round(last.memory_bytes / 1e6),
+        "elapsed_s": round(last.step.elapsed_s, 3),
     }
 
 

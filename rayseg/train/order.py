@@ -8,9 +8,10 @@ any number of workers, no worker can run out of steps before the others, and a r
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Order:
     batch_size: int
     micro_batch: int
     seed: int = 0
+    even: bool = False  # for networks whose workers meet within a forward, as in synchronised norms
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "micro_batch"):
@@ -59,10 +61,17 @@ class Order:
         ]
 
     def of_worker(self, first_step: int, rank: int, workers: int) -> Iterator[list[Slice]]:
-        """The slices of each step from `first_step` on that are worker `rank`'s, without end; a list may be empty."""
+        """The slices of each step from `first_step` on that are worker `rank`'s, without end; a list may be empty.
+
+        With `even` all workers have equally many: what is missing is the step's first slices once more, of weight 0.
+        """
         step = first_step
         while True:
-            yield self.slices(step)[rank::workers]
+            slices = self.slices(step)
+            if self.even and (missing := -len(slices) % workers):
+                again = itertools.islice(itertools.cycle(slices), missing)
+                slices += [replace(one, weight=0.0) for one in again]
+            yield slices[rank::workers]
             step += 1
 
     def _of_epoch(self, epoch: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ OUT/model.json, model.safetensors    the result: OUT is a checkpoint folder
 OUT/job.json                         the spec, the data and the versions
 OUT/checkpoints/                     what a run goes on from, see `checkpointing`
 OUT/metrics.csv, tensorboard/        see `metrics_log`
+OUT/report.html                      curves, and samples beside the truth, see `reporting`
 OUT/non-finite/                      what the network saw where its loss was not finite
 OUT/lock.json                        while a run writes here, see `outputs.lock`
 """
@@ -32,7 +33,7 @@ from rayseg.errors import JobError, ObjectNotFound, UsageError
 from rayseg.formats.registry import read
 from rayseg.models.checkpoints import CARD_NAME, WEIGHTS_NAME
 from rayseg.outputs import lock as locks
-from rayseg.train import checkpointing, job, metrics_log
+from rayseg.train import checkpointing, job, metrics_log, reporting
 from rayseg.train.board import Board
 from rayseg.train.records import Records, packed
 from rayseg.train.session import BAD_SLICES
@@ -41,6 +42,7 @@ from rayseg.train.watching import Reporter, clock, reporter
 from rayseg.train.worker import Work, work
 
 POLL_S = 0.25
+RESIZE_S = 60.0  # at most so often workers are added where there is room: it costs what was learnt since the last save
 _GROUP_TIMEOUT_S = 1800  # validation of the lead is waited for this long
 
 
@@ -111,7 +113,7 @@ def _train(spec: TrainSpec, data: Records, val: Records | None, lock: locks.Lock
     try:
         gpu = _check_resources(spec, started)
         # on this very node: were it on a worker's, the training would end with that node
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
         refs = [ray.put(records) for records in (data, val) if records is not None]
         with tempfile.TemporaryDirectory(prefix="rayseg-train-") as folder, _signals(board, report) as stopped:
@@ -132,7 +134,10 @@ def _trainer(job: Work, gpu: bool, folder: str) -> TorchTrainer:
         train_loop_config={"work": job},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=_GROUP_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=job.spec.workers, use_gpu=gpu, resources_per_worker=resources
+            num_workers=job.spec.workers,
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=max(RESIZE_S, job.spec.save_every_s or 0),
         ),
         run_config=ray.train.RunConfig(
             name="rayseg", storage_path=folder, failure_config=ray.train.FailureConfig(job.spec.max_failures)
@@ -225,11 +230,11 @@ def _check_resources(spec: TrainSpec, own: bool) -> bool:
     """Whether workers get a GPU each. Raises `UsageError` where this machine can never hold them all."""
     found = ray.cluster_resources()
     gpu = spec.gpu if spec.gpu is not None else found.get("GPU", 0) >= 1
-    needed = {"CPU": spec.workers * spec.cpus_per_worker} | ({"GPU": float(spec.workers)} if gpu else {})
+    needed = {"CPU": spec.least_workers * spec.cpus_per_worker} | ({"GPU": float(spec.least_workers)} if gpu else {})
     for name, count in needed.items():
         if own and count > found.get(name, 0):
             raise UsageError(
-                f"workers: {spec.workers} need {count:g} {name}s, this machine has {found.get(name, 0):g}; "
+                f"workers: {spec.least_workers} need {count:g} {name}s, this machine has {found.get(name, 0):g}; "
                 "fewer workers, or less cpus_per_worker"
             )
     return gpu
@@ -239,8 +244,8 @@ def _loader_cpus(spec: TrainSpec) -> float:
     """CPUs of each task that loads images: no more than the workers leave, since tasks that never start load nothing."""
     if spec.loader_cpus is not None:
         return spec.loader_cpus
-    spare = ray.cluster_resources().get("CPU", 0.0) - spec.workers * spec.cpus_per_worker
-    share = spare / max(1, spec.workers * spec.loaders)
+    spare = ray.cluster_resources().get("CPU", 0.0) - spec.most_workers * spec.cpus_per_worker
+    share = spare / max(1, spec.most_workers * spec.loaders)
     return 1.0 if share >= 1 else max(0.0, math.floor(100 * share) / 100)
 
 
@@ -260,7 +265,7 @@ def _read(spec: TrainSpec, report: Reporter) -> tuple[Records, Records | None]:
 def _claim(out: str, overwrite: bool) -> None:
     """Check that `out` may be written to; with `overwrite`, remove what an earlier training left there."""
     if overwrite:
-        for name in (CARD_NAME, WEIGHTS_NAME, job.NAME, metrics_log.NAME):
+        for name in (CARD_NAME, WEIGHTS_NAME, job.NAME, metrics_log.NAME, reporting.NAME):
             storage.delete(storage.join(out, name))
         for folder in ("checkpoints", BAD_SLICES, metrics_log.EVENTS):
             _clear(storage.join(out, folder))

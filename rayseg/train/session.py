@@ -17,13 +17,13 @@ import torch
 from torch import nn
 
 from rayseg import storage
-from rayseg.models import checkpoints
 from rayseg.models.maskrcnn import build
 from rayseg.models.predictor import from_model
 from rayseg.models.starting import StartReport, settings_for, start_model
 from rayseg.train import checkpointing
 from rayseg.train.anchor_fitting import fitted_anchors
 from rayseg.train.batches import keep_sizes
+from rayseg.train.finishing import finish
 from rayseg.train.loading import batches
 from rayseg.train.loop import Loop, Step, TensorSlice
 from rayseg.train.metrics_log import MetricsLog
@@ -33,6 +33,8 @@ from rayseg.train.spec import TrainSpec
 from rayseg.train.validation import Scores, validate
 
 BAD_SLICES = "non-finite"
+_ASK_S = 5.0  # of training between two questions whether a machine is about to be taken away
+_SAVE_AGAIN_S = 30.0  # and between two checkpoints until it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +77,23 @@ class Session:
         tell: Callable[[dict[str, Any]], None] = lambda event: None,
         stop_wanted: Callable[[], bool] = lambda: False,
         feed: Feed | None = None,
+        notice: Callable[[], bool] = lambda: False,
     ) -> None:
         self.spec, self.data, self.val, self.place, self.tell = spec, data, val, place, tell
-        self.feed = feed or self._from_threads
+        self.feed, self.notice = feed or self._from_threads, notice
         self.lead = place.rank == 0
-        self.order = Order(len(data), spec.batch_size, micro_batch(spec, place.workers), spec.seed)
-        self.budget = spec.budget(self.order.steps_per_epoch)
         self.model, self.start = self._model()
         self.loop = Loop(self.model, spec.recipe(), place.device)
+        micro = micro_batch(spec, place.workers)
+        self.order = Order(len(data), spec.batch_size, micro, spec.seed, even=self.loop.joined)
+        self.budget = spec.budget(self.order.steps_per_epoch)
         self.loop.stop_wanted, self.loop.on_bad_slice = stop_wanted, self._keep_bad_slice
         self.scores: Scores | None = None
         self.best: float | None = None
         self.since_best = 0
         self._saved_step, self._saved_s, self._measured_step = -1, 0.0, -1
+        self._asked_s, self._noticed = 0.0, False
+        self._waiting: list[dict[str, Any]] = []  # steps before the resume that have no row yet
 
     def go(self) -> Outcome:
         """Train to the end of the budget, or until stopped, and leave checkpoints behind; at the end the model itself.
@@ -96,17 +102,19 @@ class Session:
         """
         self._resume()
         first = self.loop.step
-        self.log = MetricsLog(self.spec.out, first, self.spec.report_every_steps) if self.lead else None
+        self.log = MetricsLog(self.spec.out, first, self.spec.report_every_steps, self._waiting) if self.lead else None
         with closing(self.feed(self.order, first)) as source:
             history = self.loop.run(source, self.budget, self._after)
         finished = not self.loop.stopping or self._out_of_patience()
         if finished:
+            if self.log is not None:
+                self.log.flush()
             self._measure()
         self._save()
-        if finished and self.lead:
-            self._write_model()
         if self.log is not None:
             self.log.close()
+            if finished:
+                finish(self.spec, self.start, self.loop, self.data, self.val, self.place.device)
         scores = self.scores.to_json() if self.scores else {}
         return Outcome(finished, self.loop.step, history.images, history.skipped, history.seconds, self.best, scores)
 
@@ -142,7 +150,9 @@ class Session:
             self._say(_loaded(self.start))
             return
         self.best, self.since_best = found.card["notes"]["best"], found.card["notes"]["since_best"]
+        self._waiting = found.card["notes"].get("waiting", [])
         self._saved_step, self._saved_s = found.step, self.loop.elapsed_s
+        self._asked_s = self.loop.elapsed_s
         self._say(f"going on from step {found.step:,} ({found.uri})")
 
     def _from_threads(self, order: Order, first: int) -> Generator[Sequence[TensorSlice], None, None]:
@@ -169,14 +179,26 @@ class Session:
             self.loop.stopping = True
         every, every_s = self.spec.save_every_steps or self.order.steps_per_epoch, self.spec.save_every_s
         late = every_s is not None and self.loop.elapsed_s - self._saved_s >= every_s
-        if done % every == 0 or late or self._measured_step == done:
+        if done % every == 0 or late or self._measured_step == done or self._to_be_lost():
             self._save()
+
+    def _to_be_lost(self) -> bool:
+        """Whether a machine is about to be taken away: asked now and then, after the same steps on all workers."""
+        if self.loop.elapsed_s - self._asked_s < (_SAVE_AGAIN_S if self._noticed else _ASK_S):
+            return False
+        self._asked_s = self.loop.elapsed_s
+        found = self.notice()
+        if found and not self._noticed:
+            self._say("a machine is about to be taken away: saving")
+        self._noticed = found
+        return found
 
     def _report(self, step: Step) -> None:
         if self.log is None:
             return
         images = sum(len(one.indices) for one in self.order.slices(step.number))
-        row = self.log.step(step, self.loop.step / self.order.steps_per_epoch, _memory(self.place.device), images)
+        epoch, memory = self.loop.step / self.order.steps_per_epoch, _memory(self.place.device)
+        row = self.log.step(step, epoch, memory, images, self.loop.elapsed_s)
         if row is not None:
             progress = self.budget.progress(self.loop.step, self.loop.elapsed_s)
             left_s = self.loop.elapsed_s * (1 - min(progress, 1.0)) / max(progress, 1e-9)
@@ -215,36 +237,13 @@ class Session:
         if not self.lead:
             return
         score = self.scores.of(self.spec.metric) if self.scores and self._measured_step == self.loop.step else None
-        notes = {"best": self.best, "since_best": self.since_best}
+        notes: dict[str, Any] = {"best": self.best, "since_best": self.since_best}
+        notes["waiting"] = self.log.waiting() if self.log else []
         notes["scores"] = self.scores.to_json() if score is not None and self.scores else {}
         if self.log is not None:
             self.log.write()  # before the checkpoint: a resume drops rows too many, but cannot bring back lost ones
         checkpointing.save(self.spec.out, self.loop, score, notes)
         checkpointing.prune(self.spec.out, self.spec.keep)
-
-    def _write_model(self) -> None:
-        """The best checkpoint, or the last where nothing was measured, as a model that any command takes."""
-        found = checkpointing.all_of(self.spec.out)
-        chosen = checkpointing.best_of(found) or found[-1]
-        network = build(self.start.architecture, len(self.data.class_names), self.start.settings)
-        network.load_state_dict(checkpointing.weights_of(chosen))
-        training = {
-            "spec": self.spec.result_fields(),
-            "images": len(self.data),
-            "instances": self.data.instances,
-            "steps": self.loop.step,
-            "step": chosen.step,
-            "seconds": round(self.loop.elapsed_s, 1),
-        }
-        checkpoints.save(
-            self.spec.out,
-            network,
-            self.start.architecture,
-            self.start.settings,
-            self.data.class_names,
-            training=training,
-            metrics=chosen.card["notes"]["scores"],
-        )
 
     def _out_of_patience(self) -> bool:
         return self.spec.patience is not None and self.since_best >= self.spec.patience

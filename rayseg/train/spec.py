@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,9 @@ RUNTIME_FIELDS = frozenset(
 )  # fmt: skip
 
 DEFAULT_EPOCHS = 40
+
+Count = Annotated[int, Field(ge=1)]
+Range = Annotated[tuple[Count, Count], Field(strict=False)]
 
 
 class TrainSpec(Spec):
@@ -76,7 +79,10 @@ class TrainSpec(Spec):
     patience: int | None = Field(None, ge=1, description="evaluations without a better AP that end the run")
 
     address: str | None = Field(None, description="Ray cluster; none: $RAY_ADDRESS, else this machine")
-    workers: int = Field(1, ge=1, description="processes that compute, each on a GPU where there are any")
+    workers: Count | Range = Field(
+        1,
+        description="processes that compute, each on a GPU if there are any; [least, most]: as many as fit",
+    )
     gpu: bool | None = Field(None, description="none: where the cluster has GPUs")
     cpus_per_worker: float = Field(1.0, gt=0)
     threads: int | None = Field(None, ge=1, description="torch's threads in a worker; none: its share of the cores")
@@ -101,7 +107,22 @@ class TrainSpec(Spec):
             raise ValueError("patience needs val: early stopping goes by the AP on it")
         if self.micro_batch is not None and self.micro_batch > self.batch_size:
             raise ValueError(f"micro_batch {self.micro_batch} is more than batch_size {self.batch_size}")
+        if self.least_workers > self.most_workers:
+            raise ValueError(f"workers: expected [least, most], found {list(self.worker_range)}")
         return self
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Fewest and most workers."""
+        return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
+
+    @property
+    def least_workers(self) -> int:
+        return self.worker_range[0]
+
+    @property
+    def most_workers(self) -> int:
+        return self.worker_range[1]
 
     def result_fields(self) -> dict[str, Any]:
         """The fields that decide what is learnt: a resumed run must agree in them."""

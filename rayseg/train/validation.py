@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ def validate(predictor: Predictor, truth: Records) -> Scores:
     """What `predictor` reaches on `truth`; all workers must ask, and all get the same answer."""
     workers = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if workers > 1 else 0
-    mine = list(_labelled(predictor, truth, range(rank, len(truth), workers)))
+    mine = list(labelled(predictor, truth, range(rank, len(truth), workers)))
     if workers == 1:
         return _measured(mine, truth, predictor.class_names)
     gathered: list[Any] | None = [None] * workers if rank == 0 else None
@@ -53,8 +53,11 @@ def validate(predictor: Predictor, truth: Records) -> Scores:
     return answer[0]
 
 
-def _labelled(predictor: Predictor, truth: Records, ranks: range) -> Iterator[AnnotatedImage]:
-    predictor.score_threshold = LEAST_SCORE
+def labelled(
+    predictor: Predictor, truth: Records, ranks: Sequence[int], least_score: float = LEAST_SCORE
+) -> Iterator[AnnotatedImage]:
+    """What `predictor` finds on the images of `ranks`, in their order."""
+    predictor.score_threshold = least_score
     for start in range(0, len(ranks), BATCH):
         images = [truth.image(rank) for rank in ranks[start : start + BATCH]]
         found = predictor.predict([upright_pixels(image) for image in images])

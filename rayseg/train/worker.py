@@ -81,6 +81,7 @@ def work(config: dict[str, Work]) -> None:
             tell=job.board.tell.remote,
             stop_wanted=_Wish(job.board) if lead else lambda: False,
             feed=job.feed(place),
+            notice=lambda: ray.train.get_preemption_info() is not None,
         )
         outcome = session.go()
     except RaysegError as error:

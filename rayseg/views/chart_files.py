@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from html import escape
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from rayseg.views.charts import BLUE, CHARTS, LIGHT, Theme, Values
+from rayseg.views.charts import BLUE, CHARTS, LIGHT, Chart, Theme, Values
 
 _INK, _GRID = "#010203", "#040506"
 _PAGE = Theme(_INK, _GRID, None)
 _DPI = 150
 
 
-def chart_svgs(metrics: Values) -> dict[str, str]:
-    """Every plot that the evaluation has data for, by name, as an `<svg>` element to stand in a page."""
-    found = {name: chart(metrics, _PAGE) for name, chart in CHARTS.items()}
+def chart_svgs(metrics: Values, charts: Mapping[str, Chart] = CHARTS) -> dict[str, str]:
+    """Every plot that there is data for, by name, as an `<svg>` element to stand in a page; an evaluation's by default."""
+    found = {name: chart(metrics, _PAGE) for name, chart in charts.items()}
     return {name: _svg(figure, name) for name, figure in found.items() if figure is not None}
 
 

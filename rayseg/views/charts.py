@@ -50,7 +50,8 @@ Chart = Callable[[Values, Theme], Figure | None]
 
 
 @contextmanager
-def _style(theme: Theme) -> Iterator[None]:
+def styled(theme: Theme) -> Iterator[None]:
+    """Within it, figures are made in the theme's colours."""
     settings: Any = {
         "text.color": theme.ink,
         "axes.labelcolor": theme.ink,
@@ -74,7 +75,8 @@ def _style(theme: Theme) -> Iterator[None]:
         yield
 
 
-def _figure(theme: Theme, width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+def blank(theme: Theme, width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure of so many inches and its axes, one or an array of `columns`."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.ground or "none")
     return figure, figure.subplots(1, columns)
 
@@ -85,8 +87,8 @@ def _figure(theme: Theme, width: float, height: float, columns: int = 1) -> tupl
 def precision_recall(metrics: Values, theme: Theme) -> Figure | None:
     """Precision over recall, the mean of classes, at three overlaps, one panel per measure."""
     curves = {name: metrics["curves"][name] for name in MEASURE_NAMES if metrics["curves"].get(name)}
-    with _style(theme):
-        figure, axes = _figure(theme, 3.6 * len(curves), 3.3, len(curves))
+    with styled(theme):
+        figure, axes = blank(theme, 3.6 * len(curves), 3.3, len(curves))
         for ax, (name, curve) in zip(np.atleast_1d(axes), curves.items(), strict=True):
             _precision_recall(ax, curve, name)
         return figure
@@ -113,8 +115,8 @@ def sizes(metrics: Values, theme: Theme) -> Figure | None:
     names = [name for name in MEASURE_NAMES if metrics.get(name)]
     last = f"AR{metrics['settings']['max_dets'][-1]}"
     panels = {"AP": ("AP", "APs", "APm", "APl"), "AR": (last, "ARs", "ARm", "ARl")}
-    with _style(theme):
-        figure, axes = _figure(theme, 7.6, 3.0, 2)
+    with styled(theme):
+        figure, axes = blank(theme, 7.6, 3.0, 2)
         for ax, (title, keys) in zip(axes, panels.items(), strict=True):
             width = 0.8 / len(names)
             for i, (name, colour) in enumerate(zip(names, (BLUE, ORANGE, GREEN), strict=False)):
@@ -149,8 +151,8 @@ def class_bars(metrics: Values, theme: Theme) -> Figure | None:
         return None
     rows = sorted(rows, key=lambda row: row[1])[:MAX_CLASSES][::-1]
     values = _array([row[1] for row in rows])
-    with _style(theme):
-        figure, ax = _figure(theme, 7.6, 0.9 + 0.24 * len(rows))
+    with styled(theme):
+        figure, ax = blank(theme, 7.6, 0.9 + 0.24 * len(rows))
         ax.barh(range(len(rows)), values, 0.72, color=BLUE)
         for i, (_, value, interval, _) in enumerate(rows):
             if interval:
@@ -175,8 +177,8 @@ def error_kinds(metrics: Values, theme: Theme) -> Figure | None:
     kinds = {name: one for name, one in metrics["error_kinds"].items() if one["ap_cost"] is not None}
     if not kinds:
         return None
-    with _style(theme):
-        figure, ax = _figure(theme, 7.6, 2.6)
+    with styled(theme):
+        figure, ax = blank(theme, 7.6, 2.6)
         names = list(kinds)[::-1]
         costs = _array([kinds[name]["ap_cost"] for name in names])
         ax.barh(range(len(names)), costs, 0.7, color=[_ERROR_COLOURS[name] for name in names])
@@ -200,8 +202,8 @@ def confusion(metrics: Values, theme: Theme) -> Figure | None:
         return None
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = len(counts)
-    with _style(theme):
-        figure, ax = _figure(theme, 2.6 + 0.32 * side, 2.2 + 0.32 * side)
+    with styled(theme):
+        figure, ax = blank(theme, 2.6 + 0.32 * side, 2.2 + 0.32 * side)
         colours = LinearSegmentedColormap.from_list("rayseg", [(0, (0, 0.45, 0.7, 0)), (1, (0, 0.45, 0.7, 1))])
         ax.pcolormesh(shares[::-1], cmap=colours, vmin=0, vmax=1, edgecolors=theme.grid, linewidth=0.4)
         for i, j in zip(*np.nonzero(counts), strict=True):
@@ -247,8 +249,8 @@ def calibration(metrics: Values, theme: Theme) -> Figure | None:
     if not bins:
         return None
     full = [one for one in bins if one["count"]]
-    with _style(theme):
-        figure, (ax, beside) = _figure(theme, 7.6, 3.1, 2)
+    with styled(theme):
+        figure, (ax, beside) = blank(theme, 7.6, 3.1, 2)
         ax.plot([0, 1], [0, 1], ":", color=theme.ink, linewidth=1, label="perfect")
         ax.plot(
             [one["score"] for one in full],

@@ -6,14 +6,12 @@ readable without its script, which sorts the table of classes, shows and hides o
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from rayseg.views import evaluation_tables as tables
+from rayseg.views import report_page
 from rayseg.views.chart_files import chart_svgs
 from rayseg.views.evaluation_pictures import picture_card
 
@@ -35,38 +33,15 @@ def evaluation_report(title: str, metrics: Values, examples: Sequence[Example], 
     plots = chart_svgs(metrics)
     sections = {
         "overview": ("Overview", _overview(metrics, plots)),
-        "curves": ("Precision and recall", _plot(plots, "precision_recall", _CURVES_NOTE)),
-        "errors": ("Errors", _plot(plots, "error_kinds", _ERRORS_NOTE) + tables.error_kinds(metrics)),
-        "classes": ("Classes", _plot(plots, "classes", _CLASSES_NOTE) + tables.classes(metrics)),
-        "confusion": ("Confusion", _plot(plots, "confusion", _confusion_note(metrics))),
-        "calibration": ("Calibration", _plot(plots, "calibration", _CALIBRATION_NOTE)),
+        "curves": ("Precision and recall", report_page.plot(plots, "precision_recall", _CURVES_NOTE)),
+        "errors": ("Errors", report_page.plot(plots, "error_kinds", _ERRORS_NOTE) + tables.error_kinds(metrics)),
+        "classes": ("Classes", report_page.plot(plots, "classes", _CLASSES_NOTE) + tables.classes(metrics)),
+        "confusion": ("Confusion", report_page.plot(plots, "confusion", _confusion_note(metrics))),
+        "calibration": ("Calibration", report_page.plot(plots, "calibration", _CALIBRATION_NOTE)),
         "images": ("Images", _pictures(examples, names)),
         "method": ("How it was measured", _method(metrics, sources)),
     }
-    body = "\n".join(
-        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{escape(name)}</h2>{content}</section>'
-        for key, (name, content) in sections.items()
-        if content
-    )
-    links = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, (name, content) in sections.items() if content)
-    return (
-        f"{_head(title)}{_header(title, metrics, sources)}"
-        f'<nav aria-label="Sections">{links}<button type="button" id="theme" hidden>Theme: automatic</button></nav>'
-        f'<main id="main">{_problems(metrics)}{body}</main><script>{_asset("evaluation_report.js")}</script></body></html>\n'
-    ).encode()
-
-
-def _head(title: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(_asset("evaluation_report.js").encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>{_asset('evaluation_report.css')}</style></head><body>\n"
-        '<a class="skip" href="#main">Skip to the numbers</a>'
-    )
+    return report_page.page(title, _header(title, metrics, sources), sections, _problems(metrics))
 
 
 def _header(title: str, metrics: Values, sources: Values) -> str:
@@ -97,13 +72,7 @@ def _overview(metrics: Values, plots: Mapping[str, str]) -> str:
         if metrics["intervals"]
         else "<p class='note'>n/a: there is nothing to measure it on.</p>"
     )
-    return tables.headline(metrics) + note + tables.twelve(metrics) + _plot(plots, "sizes", _SIZES_NOTE)
-
-
-def _plot(plots: Mapping[str, str], name: str, note: str) -> str:
-    if name not in plots:
-        return ""
-    return f'<figure class="plot"><div class="wide">{plots[name]}</div><figcaption>{note}</figcaption></figure>'
+    return tables.headline(metrics) + note + tables.twelve(metrics) + report_page.plot(plots, "sizes", _SIZES_NOTE)
 
 
 def _pictures(examples: Sequence[Example], class_names: Sequence[str]) -> str:
@@ -164,7 +133,3 @@ _LEGEND = (
     '<label hidden><input type="checkbox" id="predictions" checked> show predictions</label> '
     '<label hidden><input type="checkbox" id="others" checked> show the others</label></p>'
 )
-
-
-def _asset(name: str) -> str:
-    return resources.files("rayseg.views").joinpath(name).read_text(encoding="utf-8")

@@ -63,6 +63,26 @@ def test_a_batch_with_a_non_finite_loss_leaves_no_trace(samples):
     assert math.isnan(seen[2].loss) and seen[2].losses["none"] == 0
 
 
+def test_a_batch_with_a_non_finite_loss_leaves_running_statistics_alone(samples):
+    class Normed(Line):
+        def __init__(self, broken=()):
+            super().__init__(broken)
+            self.norm = nn.BatchNorm1d(1)
+
+        def forward(self, images, targets):
+            losses = super().forward(images, targets)
+            value = math.nan if self.calls - 1 in self.broken else float(self.calls)
+            self.norm(torch.tensor([[value], [value + 1]]))
+            return losses
+
+    recipe = Recipe(learning_rate=0.1, warmup_steps=0)
+    whole, broken = Normed(), Normed(broken={2})
+    train(whole, samples, Budget(steps=2), recipe)
+    assert train(broken, samples, Budget(steps=3), recipe).skipped == 1
+    assert torch.equal(broken.norm.running_mean, whole.norm.running_mean)
+    assert torch.equal(broken.norm.running_var, whole.norm.running_var) and not torch.isnan(whole.norm.running_mean)
+
+
 def test_a_loss_that_stays_non_finite_ends_the_training(samples):
     with pytest.raises(JobError, match=r"10 steps in a row up to step 14.*fit nan.*learning_rate"):
         train(Line(broken=range(5, 100)), samples, Budget(steps=100), Recipe(learning_rate=0.01))

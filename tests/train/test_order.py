@@ -43,3 +43,15 @@ def test_slices_have_seeds_of_their_own():
 def test_what_cannot_be_is_refused(wrong):
     with pytest.raises(UsageError):
         Order(**({"images": 1, "batch_size": 1, "micro_batch": 1} | wrong))
+
+
+def test_workers_that_meet_within_a_step_have_equally_many_slices():
+    """What fills up has no weight, so that the step's gradient stays the mean over its images."""
+    order, even = Order(5, 3, 1), Order(5, 3, 1, even=True)
+    for workers in (1, 2, 4):
+        for step in range(4):
+            shares = [next(even.of_worker(step, rank, workers)) for rank in range(workers)]
+            assert len({len(share) for share in shares}) == 1
+            counted = sorted(one.indices for share in shares for one in share if one.weight)
+            assert counted == sorted(one.indices for one in order.slices(step))
+            assert sum(one.weight for share in shares for one in share) == pytest.approx(1)

@@ -7,11 +7,13 @@ import forked
 import pytest
 import safetensors.torch
 from tiny_runs import STEPS, go, go_and_be_killed, losses, spec_of, write_data
+from tiny_training import SETTINGS
 
 import rayseg
 from rayseg import read
+from rayseg.datasets.synthetic import generate
 from rayseg.errors import JobError
-from rayseg.train import metrics_log
+from rayseg.train import checkpointing, metrics_log, session
 
 pytestmark = pytest.mark.xdist_group("forked")
 
@@ -61,6 +63,41 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(whole, data, tmp
     assert go(spec_of(data, tmp_path), tell=told.append).finished
     assert "going on from step 2" in told[0]["message"]
     assert losses(tmp_path) == pytest.approx(losses(whole), abs=1e-4)
+
+
+def test_steps_that_had_no_row_yet_are_not_lost(data, tmp_path):
+    """Rows of three steps, checkpoints every two: what a killed run had begun to add up is in its checkpoint."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    go(spec_of(data, whole, report_every_steps=3))
+    assert sorted(losses(whole)) == [2, 4]  # the last row is of two
+    process = forked.start(go_and_be_killed, spec_of(data, killed, report_every_steps=3), 2)
+    assert forked.exit_codes(process) == [-signal.SIGKILL]
+    assert losses(killed) == {}
+    assert go(spec_of(data, killed, report_every_steps=3)).finished
+    assert losses(killed) == pytest.approx(losses(whole), abs=1e-4)
+
+
+def test_a_machine_about_to_be_lost_saves_at_once(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "_ASK_S", 0.0)
+    asked, told = [], []
+
+    def notice():
+        asked.append(checkpointing.all_of(str(tmp_path)))
+        return len(asked) == 3
+
+    go(spec_of(data, tmp_path, save_every_steps=100, keep=9), notice=notice, tell=told.append)
+    assert asked == [[], [], []]
+    assert [one.step for one in checkpointing.all_of(str(tmp_path))] == [3, STEPS]
+    assert sum("taken away" in event.get("message", "") for event in told) == 1
+
+
+@pytest.mark.parametrize("change", [{"precision": "fp16"}, {"precision": "bf16"}, {"synchronised_norm": True}])
+def test_every_precision_and_norm_ends_in_a_model_that_labels(data, tmp_path, change):
+    settings = SETTINGS | {"backbone_norm": "batch"}
+    outcome = go(spec_of(data, tmp_path, settings=settings, steps=2, **change))
+    assert outcome.finished and outcome.skipped == 0
+    image = next(generate(1, seed=9, size_px=64)).image
+    assert rayseg.load(str(tmp_path)).predict([image])[0].image_hw == (64, 64)
 
 
 def test_images_of_a_loss_that_is_not_finite_are_named_and_kept(data, tmp_path):
