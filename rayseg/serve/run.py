@@ -42,6 +42,7 @@ def run(spec: ServeSpec, say: Say) -> None:
         door = build_app(application.service_of(spec, facts, handles), tokens)
         say(f"serving {', '.join(handles.models)} at {_address(spec)} (documentation at /docs); Ctrl-C ends it")
         _answer(door, listener, spec)
+        logging.getLogger("ray.serve").setLevel(logging.CRITICAL)  # that nobody listens to its controller any more is meant
         say("shutting down")
 
 

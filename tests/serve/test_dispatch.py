@@ -21,9 +21,6 @@ class Handle:
         self.asked: list[tuple[Any, ...]] = []
         self.cancelled = False
 
-    def options(self, **given: Any) -> Handle:
-        return self
-
     @property
     def predict(self) -> Handle:
         return self
@@ -48,7 +45,7 @@ class Handle:
 def called(handle: Handle, timeout_s: float | None = 30) -> tuple[Any, int]:
     """What a call returns or the problem it raises, and how often it was made again."""
     retries = []
-    replicas = ServeReplicas("default", handle, lambda: retries.append(1))
+    replicas = ServeReplicas("default", handle, lambda: retries.append(1), connect=lambda given: given)
     try:
         return asyncio.run(replicas.call("predict", "an image", timeout_s=timeout_s)), len(retries)
     except Problem as problem:

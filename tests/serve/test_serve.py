@@ -33,7 +33,7 @@ SPEC = ServeSpec(
     max_queued=32,
     request_timeout_s=120.0,
 )
-WAIT_S = 120  # until what must come has come
+WAIT_S = 300  # until what must come has come; replicas start slowly on a machine that has much to do
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_answers_are_the_predictors(url):
 def test_replicas_follow_the_load_and_a_killed_one_costs_no_request(url):
     async def check(client):
         assert await warm(client) == 1
-        async with load(client, 16) as statuses:
+        async with load(client, 8) as statuses:
             await until(lambda: _is(warm(client), 3))
             victim = replicas()[0]
             os.kill(victim.pid, signal.SIGKILL)
