@@ -161,6 +161,7 @@ def test_a_busy_server_is_asked_again_and_a_bad_image_is_explained(page, endpoin
     page.drop("#stage", bad)
     page.until("!document.querySelector('#problem').hidden")
     assert "Unprocessable" in page.text("#problem") and "Request " in page.text("#problem")
+    assert page.look("document.querySelector('#problem button')") is None, "trying again would not help"
     text = tmp_path / "notes.txt"
     text.write_text("no image")
     page.drop("#stage", text)
@@ -182,6 +183,17 @@ def test_an_image_that_only_the_server_knows_lies_on_grey(page, picture, tmp_pat
     page.click("#captions")
     drawn = np.asarray(Image.open(page.downloaded("#png")).convert("RGB"))
     assert drawn.shape == (120, 200, 3) and (drawn[0] == (0x77, 0x79, 0x7D)).all()
+
+
+def test_another_try(page, endpoint, picture):
+    endpoint.refusals.append(problem(500, "something failed"))
+    page.drop("#stage", picture)
+    page.until("document.querySelector('#problem button')")
+    page.click("#problem button")
+    page.until(ANSWERED)
+    assert page.look("document.querySelector('#problem').hidden") and "4 instances in" in page.text("#status")
+    assert len(page.console) == 1
+    page.console.clear()
 
 
 def test_paste_and_choose(page, endpoint, picture):

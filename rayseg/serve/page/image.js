@@ -150,10 +150,18 @@ export class ImageView {
     } catch (error) {
       if (error.name === "AbortError") return;
       get("status").textContent = "";
-      if (!this.#refused(error)) this.fail(error);
+      if (this.#refused(error)) return;
+      this.fail(error);
+      if (error.status < 400 || error.status >= 429) this.#offerAnotherTry();
     } finally {
       if (this.#asking === asking) this.#wait(null);
     }
+  }
+
+  #offerAnotherTry() {
+    const button = element("button", { type: "button" }, "Try again");
+    button.addEventListener("click", () => this.#ask());
+    get("problem").append(button);
   }
 
   #wait(words) {
