@@ -78,7 +78,10 @@ class _Fault:
 
 
 class BatchRun:
-    """One batch under way. `state`, `error` and `meter` may be looked at; `changed` is called when `state` has changed."""
+    """One batch under way. `state`, `error` and `meter` may be looked at; `changed` is called when `state` has changed.
+
+    `over`: its output is given back, whether its record says so yet or not.
+    """
 
     def __init__(self, record: BatchRecord, means: Means, changed: Callable[[BatchRun], None]) -> None:
         self.id = record.id
@@ -86,12 +89,19 @@ class BatchRun:
         self.state: State = "queued"
         self.error: str | None = None
         self.meter: Meter | None = None
+        self.over = False
         self._means, self._changed = means, changed
         self._image_s: float | None = None
         self._stopped = False
 
     async def go(self) -> dict[str, Any]:
         """The manifest. Raises what ended the batch; where it is cancelled, its lock is given back first."""
+        try:
+            return await self._attempts()
+        finally:
+            self.over = True
+
+    async def _attempts(self) -> dict[str, Any]:
         tries = 0
         while True:
             try:

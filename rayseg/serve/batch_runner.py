@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from rayseg.serve.prefixes import Prefixes
 from rayseg.serve.problems import Problem, busy
 from rayseg.serve.service import ModelFacts, Replicas
 from rayseg.serve.spec import ServeSpec
+from rayseg.storage.entry import scheme_of
+from rayseg.storage.local import path_of
 
 MOST_AT_ONCE = 8  # batches under way; the others are queued
 MOST_UNENDED = 1000
@@ -66,6 +69,8 @@ class BatchRunner:
         if spec.batches is None:
             raise UsageError("batches: names no folder for their records")
         self.store = BatchStore(spec.batches)
+        local = scheme_of(spec.batches) in ("", "file")
+        self._records = os.path.realpath(path_of(spec.batches)) if local else spec.batches
         self._spec, self._facts, self._replicas, self._prefixes = spec, facts, replicas, prefixes
         self._calls = chunk_calls(spec)
         self._shares = {name: FairShare(self._calls) for name in facts}
@@ -142,7 +147,7 @@ class BatchRunner:
     async def _create(self, request: BatchRequest) -> dict[str, Any]:
         model = self._model(request.model)
         spec = await self._in_thread(self._output_spec, request, model)
-        for going in self._going.values():
+        for going in [going for going in self._going.values() if not going.run.over]:
             if going.run.spec == spec and not going.task.cancelling():
                 return self._described(going.record)
             if _overlap(going.run.spec.out, spec.out):
@@ -166,7 +171,7 @@ class BatchRunner:
         if options.get("images_root") is not None:
             options["images_root"] = self._prefixes.readable(options["images_root"])
         out = self._prefixes.writable(request.out).rstrip("/")
-        if _overlap(out, self.store.uri):
+        if _overlap(out, self._records):
             raise Problem(403, "uri-not-allowed", "out: the records of batches lie there; give another folder")
         spec = OutputSpec(
             images=self._images(request.images),
