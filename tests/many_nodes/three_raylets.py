@@ -62,9 +62,7 @@ def train(stage: Stage, workers: list[RayNode], data: str) -> None:
     begin = time.monotonic()
     spec = f"data: {data}\nout: {stage.bucket}/model\nmodel: maskrcnn_resnet10_fpn\n"
     spec += f"settings: {json.loads(json.dumps(SETTINGS))}\n"
-    spec += (
-        "steps: 12\nbatch_size: 4\nmicro_batch: 2\nsave_every_steps: 2\nworkers: 2\ncpus_per_worker: 0.4\nloaders: 1\n"
-    )
+    spec += "steps: 12\nbatch_size: 4\nmicro_batch: 2\nsave_every_steps: 2\nworkers: 2\ncpus_per_worker: 0.4\nloaders: 1\nloader_cpus: 0.05\n"
     job = stage.submit(spec)
     stage.wait_for_object("model/checkpoints/", ".json", job)
     kill_one(workers, "RayTrainWorker")
@@ -85,7 +83,7 @@ def main() -> None:
     """All three, one after the other, on one cluster."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--first", choices=("label", "train"), default="label", help="leave out what comes before")
+    parser.add_argument("--first", choices=("label", "train", "eval"), default="label", help="leave out what is before")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, Stage(Path(folder)) as stage:
         root = Path(folder) / "drawn"
@@ -97,9 +95,9 @@ def main() -> None:
         todo = [
             lambda: label(stage, workers, f"{data}/images/", model),
             lambda: train(stage, workers, data),
-            lambda: evaluate(stage, workers, data, f"{stage.bucket}/model"),
+            lambda: evaluate(stage, workers, data, model if wanted.first == "eval" else f"{stage.bucket}/model"),
         ]
-        for work in todo[wanted.first == "train" :]:
+        for work in todo[("label", "train", "eval").index(wanted.first) :]:
             spare(stage, workers)
             work()
 
