@@ -18,6 +18,7 @@ import uvicorn
 from serve.online import check_problem, facts_of, picture, png
 
 import rayseg
+from rayseg.outputs.verify import verify
 from rayseg.serve.spec import ServeSpec
 
 PNG = {"content-type": "image/png"}
@@ -37,7 +38,17 @@ WAIT_S = 300  # until what must come has come; replicas start slowly on a machin
 
 
 @pytest.fixture(scope="module")
-def url(ray_cluster):
+def folder(tmp_path_factory):
+    """Where batches read and write."""
+    folder = tmp_path_factory.mktemp("batches")
+    (folder / "in").mkdir()
+    for seed in range(120):
+        (folder / "in" / f"{seed:03d}.png").write_bytes(png(picture(24, 32, seed)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster, folder):
     """Where `rayseg serve`'s web application answers, with replicas on Ray Serve."""
     from ray import serve
 
@@ -45,9 +56,11 @@ def url(ray_cluster):
     from rayseg.serve.ingress import build_app
 
     facts = [facts_of("rectangles")]
+    places = {"read_prefixes": [f"{folder}/in"], "write_prefixes": [f"{folder}/out"]}
+    spec = SPEC.model_copy(update={"batches": f"{folder}/records", **places})
     serve.start(proxy_location="Disabled")
     try:
-        door = build_app(application.service_of(SPEC, facts, application.deploy(SPEC, facts)))
+        door = build_app(application.service_of(spec, facts, application.deploy(spec, facts)))
         server = uvicorn.Server(uvicorn.Config(door, log_level="error", access_log=False))
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -168,3 +181,29 @@ def test_everything_listens_on_loopback_only(url):
             heard |= {one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN}
     assert heard <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     assert replicas()
+
+
+def test_a_batch_is_labelled_by_the_replicas_though_one_is_killed(url, folder):
+    out = str(folder / "out" / "a")
+
+    async def check(client):
+        posted = await client.post("/v1/batches", json={"images": f"{folder}/in", "out": out})
+        assert posted.status_code == 202, posted.text
+        place = posted.headers["location"]
+
+        async def state() -> str:
+            return (await client.get(place)).json()["state"]
+
+        await until(lambda: _is_not(state(), "queued"))
+        os.kill(replicas()[0].pid, signal.SIGKILL)
+        await until(lambda: _is_not(state(), "queued", "planning", "running"))
+        batch = (await client.get(place)).json()
+        assert (batch["state"], batch["done"], batch["failed"], batch["error"]) == ("done", 120, 0, None)
+        assert (await client.get("/v1/batches")).json() == {"batches": [batch]}
+
+    with_client(url, check)
+    assert verify(out).ok
+
+
+async def _is_not(value: Awaitable[str], *others: str) -> bool:
+    return await value not in others
