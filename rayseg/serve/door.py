@@ -11,9 +11,11 @@ import asyncio
 import logging
 import time
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from rayseg.serve import auth, problems
 from rayseg.serve.auth import ANONYMOUS, Tokens
-from rayseg.serve.limits import Asgi, BodyGate, BodyLimits, Message, Rates, Receive, Scope, Send
+from rayseg.serve.limits import BodyGate, BodyLimits, Rates
 from rayseg.serve.metrics import Metrics
 from rayseg.serve.problems import REQUEST_ID_HEADER, Problem, busy
 from rayseg.serve.spec import ServeSpec
@@ -25,7 +27,7 @@ _POLL_S = 0.05
 class Door:
     """Wraps `app`. `drain` lets nobody new in and waits for those inside."""
 
-    def __init__(self, app: Asgi, spec: ServeSpec, tokens: Tokens, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, spec: ServeSpec, tokens: Tokens, metrics: Metrics) -> None:
         self._gate = BodyGate(app, body_limits(spec), refuse)
         self._tokens, self._metrics = tokens, metrics
         self._rates = Rates(spec.rate_per_s, spec.rate_burst)

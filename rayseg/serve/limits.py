@@ -14,13 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rayseg.serve.problems import Problem, busy
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Scope = dict[str, Any]
-Message = dict[str, Any]
-Receive = Callable[[], Any]
-Send = Callable[[Message], Any]
-Asgi = Callable[[Scope, Receive, Send], Any]
+from rayseg.serve.problems import Problem, busy
 
 _MOST_BUCKETS = 10_000
 
@@ -111,7 +107,7 @@ class BodyLimits:
 class BodyGate:
     """Reads bodies within `limits`; `refuse` answers with a `Problem`. The bytes count until the request is answered."""
 
-    def __init__(self, app: Asgi, limits: BodyLimits, refuse: Callable[[Scope, Send, Problem], Any]) -> None:
+    def __init__(self, app: ASGIApp, limits: BodyLimits, refuse: Callable[[Scope, Send, Problem], Any]) -> None:
         self._app, self._limits, self._refuse = app, limits, refuse
         self.budget = Budget(limits.max_waiting_bytes)
 

@@ -17,7 +17,7 @@ def keep_internal_servers_on_loopback() -> None:
     """
     if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
         return
-    bind = serve_replica.add_port_to_grpc_server
+    bind = serve_replica.add_port_to_grpc_server  # pyright: ignore[reportPrivateImportUsage]
     if getattr(bind, "loopback", False):
         return
 
@@ -25,4 +25,4 @@ def keep_internal_servers_on_loopback() -> None:
         return bind(server, address.replace(_EVERYWHERE, "127.0.0.1:"))
 
     bind_loopback.loopback = True  # type: ignore[attr-defined]
-    serve_replica.add_port_to_grpc_server = bind_loopback
+    serve_replica.add_port_to_grpc_server = bind_loopback  # pyright: ignore[reportPrivateImportUsage]
