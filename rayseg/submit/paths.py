@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from rayseg.errors import UsageError
 from rayseg.specs import Spec
 from rayseg.storage.entry import scheme_of
 
-_PLACES = frozenset({"images", "images_root", "out", "data", "val", "val_images", "predictions", "backbone_weights"})
+_PLACES = frozenset(
+    {"images", "images_root", "out", "data", "val", "val_images", "predictions", "backbone_weights", "batches", "capture",
+     "tokens_file"}
+)  # fmt: skip
 _NAMES_TOO = frozenset({"model", "weights", "teacher"})  # a preset's name, or a place
 
 
 def local_paths(spec: Spec) -> dict[str, str]:
-    """The fields of `spec` that name a place on this machine, and what they say."""
-    found = {}
-    for name in spec.model_fields_set:
-        value = getattr(spec, name)
-        if not isinstance(value, str) or not value or scheme_of(value) not in ("", "file"):
-            continue
-        if name in _PLACES or (name in _NAMES_TOO and _is_place(value)):
-            found[name] = value
+    """The fields of `spec` that name a place on this machine, and what they say; dotted where they lie deeper."""
+    return _local({name: getattr(spec, name) for name in spec.model_fields_set})
+
+
+def _local(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):  # the training of a search; models by name
+            found |= _local(value, f"{above}{name}.")
+        elif isinstance(value, str) and value and scheme_of(value) in ("", "file"):
+            names_too = name in _NAMES_TOO or above == "models."
+            if (name in _PLACES and above != "models.") or (names_too and _is_place(value)):
+                found[above + name] = value
     return found
 
 
@@ -39,7 +49,14 @@ def placed(spec: Spec, *, shared: bool, url: str) -> Spec:
             "Put it in object storage and name that (s3://...); --shared-paths if every node has the same folder there"
         )
         raise UsageError("\n".join(lines))
-    return spec.model_copy(update={name: _absolute(value) for name, value in local.items()})
+    changes: dict[str, Any] = {}
+    for name, value in local.items():
+        field, *deeper = name.split(".", 1)
+        if deeper:
+            changes[field] = {**changes.get(field, getattr(spec, field)), deeper[0]: _absolute(value)}
+        else:
+            changes[field] = _absolute(value)
+    return spec.model_copy(update=changes)
 
 
 def _is_place(value: str) -> bool:

@@ -1,9 +1,13 @@
 """What a cluster elsewhere would not find."""
 
+from typing import Any
+
 import pytest
 
 from rayseg.errors import UsageError
 from rayseg.label.spec import LabelSpec
+from rayseg.serve.spec import ServeSpec
+from rayseg.specs import Spec
 from rayseg.submit.paths import local_paths, placed
 from rayseg.train.spec import TrainSpec
 
@@ -25,6 +29,23 @@ def test_uris_and_names_are_no_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize("value", ["photos", "photos/", "/data/photos", "../photos", "file:///data/photos", "a:b.jpg"])
 def test_every_spelling_of_a_local_place_is_found(value):
     assert local_paths(label(images=value)) == {"images": value}
+
+
+class Search(Spec):
+    out: str
+    train: dict[str, Any]
+
+
+def test_places_that_lie_deeper(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    serve = ServeSpec(models={"small": "models/s", "images": "rectangles", "large": "s3://b/l"})
+    assert local_paths(serve) == {"models.small": "models/s"}
+    search = Search(
+        out="s3://b/o", train={"data": "train", "val": "val", "model": "maskrcnn_resnet50_fpn", "epochs": 3}
+    )
+    assert local_paths(search) == {"train.data": "train", "train.val": "val"}
+    shared = placed(search, shared=True, url=URL)
+    assert shared.train == search.train | {"data": f"{tmp_path}/train", "val": f"{tmp_path}/val"}
 
 
 def test_all_of_them_are_named_with_what_to_do():
