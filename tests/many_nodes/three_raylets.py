@@ -20,9 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from random_model import save_random
 from ray_nodes import RayNode, wait_for
 from ray_stage import Job, Stage
-from tiny_training import SETTINGS
+from tiny_training import SETTINGS, TINY
 
+from rayseg import read
 from rayseg.datasets.synthetic import generate, write_coco
+from rayseg.models import checkpoints
+from rayseg.models.maskrcnn import build
 
 
 def spare(stage: Stage, workers: list[RayNode]) -> None:
@@ -80,6 +83,13 @@ def evaluate(stage: Stage, workers: list[RayNode], data: str, model: str) -> Non
     ended_well(stage.rayseg("verify", f"{out}/labels"), "verify", begin)
 
 
+def untrained(folder: Path, class_names: list[str]) -> Path:
+    """A checkpoint of the network that is trained here, before any training."""
+    model = build("maskrcnn_resnet10_fpn", len(class_names), TINY)
+    checkpoints.save(str(folder), model, "maskrcnn_resnet10_fpn", TINY, class_names)
+    return folder
+
+
 def main() -> None:
     """All three, one after the other, on one cluster."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -91,12 +101,13 @@ def main() -> None:
         write_coco(root, generate(wanted.images, seed=0, size_px=96, max_objects=3))
         data = stage.upload(root, "data")
         model = stage.upload(Path(save_random(Path(folder) / "random")), "random")
+        start = stage.upload(untrained(Path(folder) / "start", list(read(str(root)).class_names)), "start")
         stage.add("head", 0)
         workers: list[RayNode] = []
         todo = [
             lambda: label(stage, workers, f"{data}/images/", model),
             lambda: train(stage, workers, data),
-            lambda: evaluate(stage, workers, data, model if wanted.first == "eval" else f"{stage.bucket}/model"),
+            lambda: evaluate(stage, workers, data, start if wanted.first == "eval" else f"{stage.bucket}/model"),
         ]
         for work in todo[("label", "train", "eval").index(wanted.first) :]:
             spare(stage, workers)
