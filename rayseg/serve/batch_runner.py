@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -78,7 +78,7 @@ class BatchRunner:
         self._going: dict[str, _Going] = {}
         self._at_once = asyncio.Semaphore(MOST_AT_ONCE)
         self._creating = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Go on with the batches that have not ended, oldest first, as soon as storage names them."""
@@ -96,10 +96,12 @@ class BatchRunner:
     # ---- what routes call
 
     async def create(self, request: BatchRequest) -> dict[str, Any] | Problem:
-        """The new batch; the one that is there, where the same was asked for and has not ended."""
+        """The new batch; the one that is there, where the same was asked for and has not ended.
+
+        Should the caller go away meanwhile, it is created all the same: a record that nobody runs must not be left.
+        """
         try:
-            async with self._creating:
-                return await self._create(request)
+            return await asyncio.shield(self._keep(self._created(request)))
         except Problem as problem:
             return problem
         except StorageError as error:
@@ -143,6 +145,10 @@ class BatchRunner:
             return _unstored(error)
 
     # ---- asking
+
+    async def _created(self, request: BatchRequest) -> dict[str, Any]:
+        async with self._creating:
+            return await self._create(request)
 
     async def _create(self, request: BatchRequest) -> dict[str, Any]:
         model = self._model(request.model)
@@ -271,10 +277,18 @@ class BatchRunner:
                     if record is None or record.ended:
                         going.task.cancel()
 
-    def _keep(self, work: Any) -> None:
+    def _keep(self, work: Coroutine[Any, Any, Value]) -> asyncio.Task[Value]:
+        """Run `work` until it ends or `close` does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._kept)
+        return task
+
+    def _kept(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Problem | StorageError):
+            _log.error("work on batches failed", exc_info=error)
 
     async def _in_thread(self, work: Callable[..., Value], *args: Any) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)

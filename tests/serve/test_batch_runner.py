@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -217,6 +218,31 @@ def test_asking_twice_is_one_batch_and_an_output_has_one_writer(spec, folder, tm
     first, again, others = asyncio.run(go())
     assert first == again
     assert [(one.status, one.kind) for one in others] == [(409, "output-in-use")] * 3
+
+
+def test_a_caller_who_does_not_wait_for_the_answer_leaves_no_record_that_nobody_runs(spec, folder, tmp_path):
+    out, put, asked = tmp_path / "out" / "a", threading.Event(), threading.Event()
+
+    async def go():
+        async with running(spec) as runner:
+            add = runner.store.add
+
+            def slowly(record):
+                asked.set()
+                assert put.wait(60)
+                add(record)
+
+            runner.store.add = slowly
+            asking = asyncio.create_task(runner.create(BatchRequest(str(folder), str(out))))
+            await asyncio.to_thread(asked.wait, 60)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            put.set()
+            await until(lambda: runner._going)
+            return await ended(runner, next(iter(runner._going)))
+
+    assert asyncio.run(go())["state"] == "done"
+    assert verify(str(out)).ok
 
 
 @pytest.mark.parametrize(
