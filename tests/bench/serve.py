@@ -150,7 +150,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=300, help="requests of the latency measurement")
-    parser.add_argument("--images", type=int, default=128, help="of the throughput measurement")
+    parser.add_argument("--images", type=int, default=96, help="of the throughput measurement")
     parser.add_argument("--callers", type=int, default=32)
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--detections", type=int, default=20, help="objects the random model may find per image")
@@ -166,10 +166,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         model = arguments.model or save_random(Path(scratch) / "model", arguments.detections)
         many = [bodies[i % len(bodies)] for i in range(arguments.images)]
-        before = own_rate(rayseg.load(model), many[:64])
+        before = own_rate(rayseg.load(model), many[:24])
         with server(model, arguments.replicas, 1.0 if torch.cuda.is_available() else 0.5) as port:
             served = served_rate(port, many, arguments.callers)
-        after = own_rate(rayseg.load(model), many[:64])
+        after = own_rate(rayseg.load(model), many[:24])
     own = max(before, after)
     print(
         f"throughput  Predictor {own:.2f} images/s ({before:.2f} before, {after:.2f} after), {torch.get_num_threads()} threads"
