@@ -179,6 +179,34 @@ def serve(
     run(spec, lambda what: typer.echo(what, err=True))
 
 
+@app.command(
+    epilog="""\b
+Examples:
+  rayseg tune -f jobs/tune.yaml
+  rayseg tune -f jobs/tune.yaml trials=32 search.batch_size.choice=[2,4,8] --out s3://bucket/search"""
+)
+def tune(
+    words: Words = None,
+    out: Annotated[Optional[str], typer.Option(help="output folder, local or s3://")] = None,
+    trials: Annotated[Optional[int], typer.Option(help="trainings, each with fields drawn anew")] = None,
+    file: SpecFile = None,
+    json: Annotated[bool, typer.Option("--json", help="result as one JSON object")] = False,
+) -> None:
+    """Search for a better training spec: trials with drawn fields, poor ones ended early; OUT/best.yaml is the best.
+
+    Run the same command again after a crash or Ctrl-C: trials go on from their last checkpoints.
+    """
+    from rayseg import specs
+    from rayseg.train.tune_spec import TuneSpec
+
+    spec = specs.build(TuneSpec, file, words or (), {"out": out, "trials": trials})
+    from rayseg.train.tuning import run
+    from rayseg.train.watching import reporter
+
+    summary = run(spec, report=reporter("json" if json else "lines"))
+    _print(summary.as_json() if json else summary.text(), json)
+
+
 @app.command(epilog="Example: rayseg verify s3://bucket/labels")
 def verify(
     out: Annotated[str, typer.Argument(help="output folder of a label run")],

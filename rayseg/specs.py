@@ -39,7 +39,7 @@ def gather(file: str | None, words: Iterable[str], flags: Mapping[str, Any]) -> 
     values = _read_yaml(file) if file else {}
     for word in words:
         key, value = _split_word(word)
-        _assign(values, key.split("."), value)
+        assign(values, key.split("."), value)
     values.update({key: value for key, value in flags.items() if value is not None})
     return values
 
@@ -80,7 +80,8 @@ def _split_word(word: str) -> tuple[str, Any]:
         return key, text
 
 
-def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
+def assign(values: dict[str, Any], path: list[str], value: Any) -> None:
+    """Put a value at the end of a path of keys. Raises `UsageError` where one of them holds a plain value."""
     for name in path[:-1]:
         inner = values.setdefault(name, {})
         if not isinstance(inner, dict):

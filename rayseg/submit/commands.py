@@ -21,6 +21,7 @@ from rayseg.specs import Spec
 SPECS = {
     "label": "rayseg.label.spec:LabelSpec",
     "train": "rayseg.train.spec:TrainSpec",
+    "tune": "rayseg.train.tune_spec:TuneSpec",
     "eval": "rayseg.evaluation.spec:EvalSpec",
     "serve": "rayseg.serve.spec:ServeSpec",
 }

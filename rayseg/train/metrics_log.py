@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,13 +25,20 @@ _FLUSH_S = 30.0
 class MetricsLog:
     """Rows of `OUT/metrics.csv`; `every` steps make one. Kept in memory, and written whole.
 
-    `waiting` is what another log had begun to gather before the first step: its `waiting()`.
+    `waiting` is what another log had begun to gather before the first step: its `waiting()`. `listen` hears of every row.
     """
 
-    def __init__(self, out: str, first_step: int, every: int, waiting: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        out: str,
+        first_step: int,
+        every: int,
+        waiting: Sequence[dict[str, Any]] = (),
+        listen: Callable[[dict[str, Any]], None] = lambda row: None,
+    ) -> None:
         self.uri, self.every = storage.join(out, NAME), every
         self.rows = [row for row in _read(self.uri) if int(row["step"]) < first_step]
-        self._events = _events(out, first_step)
+        self._events, self._listen = _events(out, first_step), listen
         self._waiting = [_Waiting(**{**one, "step": Step(**one["step"])}) for one in waiting]
         self._written = time.monotonic()
 
@@ -77,6 +84,7 @@ class MetricsLog:
 
     def _add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
+        self._listen(row)
         if self._events is not None:
             for name, value in row.items():
                 if name != "step" and value is not None:
@@ -126,11 +134,9 @@ def _read(uri: str) -> list[dict[str, str]]:
 
 
 def _events(out: str, first_step: int) -> Any:
-    """TensorBoard's writer below a local `out`, where one is installed."""
+    """TensorBoard's writer below a local `out`."""
     if "://" in out:
         return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # type: ignore[import-not-found]
-    except ImportError:
-        return None
+    from tensorboardX import SummaryWriter
+
     return SummaryWriter(storage.join(out, EVENTS), purge_step=first_step)

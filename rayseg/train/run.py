@@ -33,7 +33,7 @@ from rayseg.errors import JobError, ObjectNotFound, UsageError
 from rayseg.formats.registry import read
 from rayseg.models.checkpoints import CARD_NAME, WEIGHTS_NAME
 from rayseg.outputs import lock as locks
-from rayseg.train import checkpointing, job, metrics_log, reporting
+from rayseg.train import checkpointing, job, metrics_log, reporting, tracking
 from rayseg.train.board import Board
 from rayseg.train.records import Records, packed
 from rayseg.train.session import BAD_SLICES
@@ -90,13 +90,14 @@ def run(spec: TrainSpec, *, overwrite: bool = False, report: Reporter | None = N
     diverges or workers are lost too often, `Stopped` after Ctrl-C or SIGTERM, and what reading data and models raises.
     """
     report = report or reporter()
-    spec = _absolute(spec)
+    tracking.check(spec)
+    spec = absolute(spec)
     lock = None
     try:
         storage.check_output(spec.out)
         lock = locks.acquire(spec.out, say=report.say)
         _claim(spec.out, overwrite)
-        data, val = _read(spec, report)
+        data, val = read_data(spec, report)
         spec = job.begin(spec, data, val)
         if storage.exists(storage.join(spec.out, CARD_NAME)):
             report.say("already complete: the model is there")
@@ -168,7 +169,7 @@ def _follow(trainer: TorchTrainer, board: Any, lock: locks.Lock, report: Reporte
                 report.say(event["message"])
             elif event["event"] == "progress":
                 report.show(event)
-            else:
+            elif event["event"] == "outcome":
                 outcome = event
         if not alive:
             break
@@ -249,7 +250,8 @@ def _loader_cpus(spec: TrainSpec) -> float:
     return 1.0 if share >= 1 else max(0.0, math.floor(100 * share) / 100)
 
 
-def _read(spec: TrainSpec, report: Reporter) -> tuple[Records, Records | None]:
+def read_data(spec: TrainSpec, report: Reporter) -> tuple[Records, Records | None]:
+    """The images to learn from, and those to measure on. Raises `UsageError` where there is nothing to learn."""
     data = packed(read(spec.data, spec.data_format, spec.images, spec.on_error), spec.split)
     if not sum(data.instances.values()):
         raise UsageError(f"data: nothing to learn: {len(data)} images of {spec.data}, none with an object")
@@ -265,7 +267,7 @@ def _read(spec: TrainSpec, report: Reporter) -> tuple[Records, Records | None]:
 def _claim(out: str, overwrite: bool) -> None:
     """Check that `out` may be written to; with `overwrite`, remove what an earlier training left there."""
     if overwrite:
-        for name in (CARD_NAME, WEIGHTS_NAME, job.NAME, metrics_log.NAME, reporting.NAME):
+        for name in (CARD_NAME, WEIGHTS_NAME, job.NAME, metrics_log.NAME, reporting.NAME, tracking.NAME):
             storage.delete(storage.join(out, name))
         for folder in ("checkpoints", BAD_SLICES, metrics_log.EVENTS):
             _clear(storage.join(out, folder))
@@ -291,7 +293,7 @@ def _of_finished(out: str) -> Summary:
     return Summary(out, position["step"], 0, 0, position["elapsed_s"], best.score if best else None, scores)
 
 
-def _absolute(spec: TrainSpec) -> TrainSpec:
+def absolute(spec: TrainSpec) -> TrainSpec:
     """Local paths made absolute, since workers stand elsewhere."""
     names = ("data", "images", "val", "val_images", "out", "model", "weights", "backbone_weights")
     changes = {

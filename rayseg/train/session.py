@@ -30,6 +30,7 @@ from rayseg.train.metrics_log import MetricsLog
 from rayseg.train.order import Order
 from rayseg.train.records import Records
 from rayseg.train.spec import TrainSpec
+from rayseg.train.tracking import Tracking
 from rayseg.train.validation import Scores, validate
 
 BAD_SLICES = "non-finite"
@@ -102,7 +103,8 @@ class Session:
         """
         self._resume()
         first = self.loop.step
-        self.log = MetricsLog(self.spec.out, first, self.spec.report_every_steps, self._waiting) if self.lead else None
+        tracking = Tracking(self.spec, self._say) if self.lead and self.spec.mlflow is not None else None
+        self.log = self._log(first, tracking) if self.lead else None
         with closing(self.feed(self.order, first)) as source:
             history = self.loop.run(source, self.budget, self._after)
         finished = not self.loop.stopping or self._out_of_patience()
@@ -111,6 +113,8 @@ class Session:
                 self.log.flush()
             self._measure()
         self._save()
+        if tracking is not None:
+            tracking.close(finished)
         if self.log is not None:
             self.log.close()
             if finished:
@@ -142,6 +146,12 @@ class Session:
         if spec.compile:
             model.backbone.compile()
         return module.train(), report
+
+    def _log(self, first: int, tracking: Tracking | None) -> MetricsLog:
+        every = self.spec.report_every_steps
+        if tracking is None:
+            return MetricsLog(self.spec.out, first, every, self._waiting)
+        return MetricsLog(self.spec.out, first, every, self._waiting, tracking.row)
 
     def _resume(self) -> None:
         self.loop.share_weights()
@@ -226,6 +236,7 @@ class Session:
             epoch = self.loop.step / self.order.steps_per_epoch
             values = {"mask_ap": self.scores.segm.get("AP"), "box_ap": self.scores.bbox.get("AP")}
             self.log.scores(self.loop.step - 1, epoch, values)
+            self.tell({"event": "scores", "epoch": epoch, **values})
             told = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in values.items())
             self._say(f"epoch {epoch:.4g}: {told} ({time.monotonic() - begin:.1f} s)")
 

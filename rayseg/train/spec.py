@@ -15,7 +15,8 @@ from rayseg.train.schedule import Budget
 RUNTIME_FIELDS = frozenset(
     {"address", "workers", "gpu", "cpus_per_worker", "threads", "loading", "loaders",
      "loader_cpus", "ahead", "save_every_steps", "save_every_s",
-     "keep", "max_failures", "report_every_steps", "compile", "out"}
+     "keep", "max_failures", "report_every_steps", "compile", "out",
+     "mlflow", "mlflow_experiment"}
 )  # fmt: skip
 
 DEFAULT_EPOCHS = 40
@@ -99,6 +100,8 @@ class TrainSpec(Spec):
     save_every_s: float | None = Field(600.0, gt=0, description="also after so many seconds")
     keep: int = Field(2, ge=1, description="last checkpoints kept, the best apart")
     report_every_steps: int = Field(1, ge=1, description="steps per row of metrics.csv")
+    mlflow: str | None = Field(None, description="MLflow tracking server's URI; needs rayseg[mlflow]")
+    mlflow_experiment: str = Field("rayseg", description="its experiment")
     max_failures: int = Field(3, ge=-1, description="lost workers that are replaced; -1: any number")
 
     @model_validator(mode="after")
