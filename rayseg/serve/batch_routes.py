@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rayseg.serve import openapi
 from rayseg.serve.batch_runner import BatchRequest
@@ -18,6 +18,9 @@ MOST_IMAGES = 100_000  # named one by one; more are a list in storage
 CALL_S = 20.0
 
 _Uri = Annotated[str, Field(min_length=1, max_length=2048)]
+_Whole = Annotated[
+    int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+]
 _EXAMPLE = {
     "id": "20261125T093000-3f9c2ab0",
     "state": "running",
@@ -44,8 +47,8 @@ class BatchOptions(BaseModel):
 
     score_threshold: float | None = Field(default=None, ge=0, le=1, description="instances below it are not written")
     iou_threshold: float | None = Field(default=None, gt=0, le=1, description="of boxes of a class: for NMS")
-    max_detections: int | None = Field(default=None, ge=1, le=2**31 - 1, description="best instances kept per image")
-    limit: int | None = Field(default=None, ge=1, le=2**62, description="only the first N images")
+    max_detections: _Whole | None = Field(default=None, ge=1, le=2**31 - 1, description="best instances kept per image")
+    limit: _Whole | None = Field(default=None, ge=1, le=2**62, description="only the first N images")
     column: str | None = Field(default=None, max_length=256, description="of a CSV or Parquet list: holds the URIs")
     images_root: _Uri | None = Field(default=None, description="folder that relative names of a list start from")
 

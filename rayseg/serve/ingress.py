@@ -73,7 +73,14 @@ def _fault(fault: Mapping[str, Any]) -> str:
 async def _of_http(request: Request, error: Any) -> Response:
     kind = _KINDS.get(error.status_code, "bad-request")
     detail = error.detail if isinstance(error.detail, str) else HTTPStatus(error.status_code).phrase
-    return _answer(request, Problem(error.status_code, kind, detail, headers=error.headers))
+    headers = {"Allow": _methods(request)} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    return _answer(request, Problem(error.status_code, kind, detail, headers=headers))
+
+
+def _methods(request: Request) -> str:
+    """All methods of a path, whose routes each know their own alone."""
+    path = getattr(request.scope.get("route"), "path", None)
+    return ", ".join(sorted(method.upper() for method in request.app.openapi()["paths"].get(path, ()))) or "GET"
 
 
 async def _of_anything(request: Request, error: Any) -> Response:

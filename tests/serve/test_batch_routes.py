@@ -221,6 +221,28 @@ def test_a_batch_that_is_not_there_is_not_found(spec, id):
         assert answer.headers["content-type"] == MEDIA_TYPE
 
 
+def test_other_methods_are_told_which_there_are(spec):
+    async def go():
+        async with client(spec) as http:
+            return [await http.request("PUT", path) for path in ("/v1/batches", f"/v1/batches/{UNKNOWN}")]
+
+    answers = asyncio.run(go())
+    assert [answer.status_code for answer in answers] == [405, 405]
+    assert [answer.headers["allow"] for answer in answers] == ["GET, POST", "DELETE, GET"]
+
+
+def test_whole_numbers_may_be_written_with_a_point_and_nothing_else_may(spec, folder, tmp_path):
+    async def go():
+        async with client(spec, fail=refuse) as http:
+            body = {"images": str(folder), "out": str(tmp_path / "out" / "a")}
+            answers = [
+                await http.post("/v1/batches", json=body | {"options": {"limit": n}}) for n in (3.5, "3", True, 3.0)
+            ]
+            return [answer.status_code for answer in answers], answers[-1].json()["options"]
+
+    assert asyncio.run(go()) == ([422, 422, 422, 202], {"limit": 3})
+
+
 def test_a_server_without_a_place_for_records_says_so(spec, folder, tmp_path):
     async def go():
         async with client(spec.model_copy(update={"batches": None})) as http:
