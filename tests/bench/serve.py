@@ -23,9 +23,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +89,7 @@ def ask(connection: http.client.HTTPConnection, body: bytes) -> None:
     response = connection.getresponse()
     answer = response.read()
     if response.status != 200:
-        raise SystemExit(f"HTTP {response.status}: {answer[:300]!r}")
+        raise RuntimeError(f"HTTP {response.status}: {answer[:300]!r}")
 
 
 def latencies(predictor: Predictor, port: int, bodies: list[bytes], rounds: int) -> tuple[np.ndarray, np.ndarray]:
@@ -136,12 +136,10 @@ def served_rate(port: int, bodies: list[bytes], callers: int) -> float:
     for part in (bodies[:callers], bodies):  # the first for the server to find its batch size
         for body in part:
             waiting.put(body)
-        threads = [threading.Thread(target=caller) for _ in range(callers)]
         begin = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(callers) as threads:
+            for done in [threads.submit(caller) for _ in range(callers)]:
+                done.result()  # a caller that failed fails the measurement
         rate = len(part) / (time.perf_counter() - begin)
     return rate
 
