@@ -42,7 +42,8 @@ def run(spec: ServeSpec, say: Say) -> None:
         door = build_app(application.service_of(spec, facts, handles), tokens)
         say(f"serving {', '.join(handles.models)} at {_address(spec)} (documentation at /docs); Ctrl-C ends it")
         _answer(door, listener, spec)
-        logging.getLogger("ray.serve").setLevel(logging.CRITICAL)  # that nobody listens to its controller any more is meant
+        # That nobody listens to its controller any more is meant.
+        logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
         say("shutting down")
 
 
