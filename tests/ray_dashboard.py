@@ -12,7 +12,10 @@ NODE = {"node_id": "a" * 56, "node_ip": "198.51.100.7", "resources_total": {"CPU
 
 
 class Dashboard:
-    """`answers` are JSON values by path, or whole (status, type, body); `asked` are the requests."""
+    """`answers` are JSON values by path, or whole (status, type, body), or a list of these, one after the other.
+
+    `asked` are the requests.
+    """
 
     def __init__(
         self, ray_version: str, python_version: str = "3.12.3", nodes: list[dict[str, Any]] | None = None
@@ -76,6 +79,8 @@ class Dashboard:
             )
             return (401 if missing else 403), "text/plain", words
         found = {} if path.startswith("/api/packages/") else self.answers.get(path)
+        if isinstance(found, list):
+            found = found.pop(0)
         if found is None:
             return 404, "text/plain", f"{path} does not exist"
         return found if isinstance(found, tuple) else (200, "application/json", json.dumps(found))

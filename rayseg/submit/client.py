@@ -28,8 +28,9 @@ from ray.job_submission import JobSubmissionClient
 from ray.runtime_env import RuntimeEnv
 
 CONNECT_S, ANSWER_S, UPLOAD_S = 5.0, 60.0, 600.0
-AGENT_S = 90.0
-_NO_AGENT = "No available agent"
+FALTERS_S = 90.0  # a head that has just come up takes no jobs yet, or fails over one
+PAUSE_S = 1.0
+_REFUSED = "failed with status code 4"  # the dashboard passes on what a job agent said
 _HEADERS = "RAY_JOB_HEADERS"
 for _name in (
     "ray.dashboard.modules.dashboard_sdk",
@@ -41,6 +42,14 @@ for _name in (
 
 class Unanswered(JobError):
     """Nothing answers at the address, or not in time; trying again may help."""
+
+
+class Faltering(Unanswered):
+    """The dashboard answers with a failure of its own; `text` is what it says."""
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
 
 
 class Client(JobSubmissionClient):
@@ -70,9 +79,9 @@ class Client(JobSubmissionClient):
     def start(self, job_id: str, entrypoint: str, runtime_env: RuntimeEnv, metadata: dict[str, str]) -> None:
         """Submit a job under an id of the caller's; local folders in `runtime_env` are uploaded.
 
-        A head that has just come up takes no jobs yet: that is waited for.
+        A cluster that falters is tried again for `FALTERS_S`; with the id, it takes the job once.
         """
-        deadline = time.monotonic() + AGENT_S
+        deadline, tries = time.monotonic() + FALTERS_S, 0
         while True:
             try:
                 self.submit_job(
@@ -81,9 +90,13 @@ class Client(JobSubmissionClient):
                 return
             except (RuntimeError, ValueError) as error:
                 raise JobError(f"{self.url}: the job was not taken: {_last_line(str(error))}") from None
-            except JobError as error:
-                if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+            except Faltering as error:
+                if tries and f"{job_id} already exists" in error.text:
+                    return
+                if _REFUSED in error.text or time.monotonic() > deadline:
                     raise
+            tries += 1
+            time.sleep(PAUSE_S)
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
         options.setdefault("timeout", (CONNECT_S, UPLOAD_S if method in ("PUT", "POST") else ANSWER_S))
@@ -111,7 +124,8 @@ class Client(JobSubmissionClient):
     def _raise_error(self, r: requests.Response) -> None:
         if r.status_code == 404:
             raise JobError(f"{self.url}: {_last_line(r.text) or 'no such thing there'}")
-        raise JobError(f"{self.url}: answered {r.status_code}: {_last_line(r.text)}")
+        message = f"{self.url}: answered {r.status_code}: {_last_line(r.text)}"
+        raise Faltering(message, r.text) if r.status_code >= 500 else JobError(message)
 
 
 def _headers() -> dict[str, str]:
@@ -144,5 +158,5 @@ def _cause(error: BaseException) -> str:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if re.search(r"\w", line)]
     return lines[-1][:500] if lines else ""

@@ -5,12 +5,14 @@ import socket
 
 import pytest
 import ray
+from ray.runtime_env import RuntimeEnv
 from ray_dashboard import NODE, Dashboard
 from typer.testing import CliRunner
 
 from rayseg.cli import app
 from rayseg.errors import JobError, UsageError
 from rayseg.label.spec import LabelSpec
+from rayseg.submit import client
 from rayseg.submit.commands import Job
 from rayseg.submit.run import Submission, needs_of, submit
 from rayseg.submit.server import check_versions, reach
@@ -141,6 +143,26 @@ def test_the_job_that_is_sent(dashboard):
     assert sent["runtime_env"]["env_vars"]["A"] == "1"
     assert sent["runtime_env"]["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
     assert server.url == dashboard.url
+
+
+def agent_said(status, last):
+    text = f"Traceback:\nRuntimeError: Request failed with status code {status}: Traceback:\n{last}\n."
+    return 500, "text/plain", text
+
+
+def test_a_cluster_that_falters_is_sent_the_job_again_and_takes_it_once(dashboard, monkeypatch):
+    monkeypatch.setattr(client, "PAUSE_S", 0.0)
+    no_agent = (500, "text/plain", "No available agent to submit job, please try again later.")
+    taken = agent_said(400, "ValueError: Job with submission_id x already exists.")
+    dashboard.answers["/api/jobs/"] = [no_agent, agent_said(500, "RpcError: deadline exceeded"), taken]
+    client.Client(dashboard.url).start("x", "true", RuntimeEnv(), {})
+    assert len(dashboard.posted) == 3
+
+
+def test_what_the_cluster_refuses_is_said_at_once(dashboard):
+    dashboard.answers["/api/jobs/"] = [agent_said(400, "ValueError: Job with submission_id x already exists.")]
+    with pytest.raises(JobError, match=r"answered 500: ValueError: Job with submission_id x already exists\.$"):
+        client.Client(dashboard.url).start("x", "true", RuntimeEnv(), {})
 
 
 def test_on_the_command_line_an_error_is_one_message_and_its_exit_code(dashboard, tmp_path):
