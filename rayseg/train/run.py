@@ -11,7 +11,6 @@ OUT/lock.json                        while a run writes here, see `outputs.lock`
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import signal
@@ -118,7 +117,7 @@ def _train(spec: TrainSpec, data: Records, val: Records | None, lock: locks.Lock
         board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
         refs = [ray.put(records) for records in (data, val) if records is not None]
         with tempfile.TemporaryDirectory(prefix="rayseg-train-") as folder, _signals(board, report) as stopped:
-            trainer = _trainer(Work(spec, refs, board, _loader_cpus(spec)), gpu, folder)
+            trainer = _trainer(Work(spec, refs, board), gpu, folder)
             outcome = _follow(trainer, board, lock, report)
         if outcome is None or not outcome["finished"]:
             raise Stopped(f"stopped{' by ' + stopped[0] if stopped else ''}: saved; the same command goes on from here")
@@ -239,15 +238,6 @@ def _check_resources(spec: TrainSpec, own: bool) -> bool:
                 "fewer workers, or less cpus_per_worker"
             )
     return gpu
-
-
-def _loader_cpus(spec: TrainSpec) -> float:
-    """CPUs of each task that loads images: no more than the workers leave, since tasks that never start load nothing."""
-    if spec.loader_cpus is not None:
-        return spec.loader_cpus
-    spare = ray.cluster_resources().get("CPU", 0.0) - spec.most_workers * spec.cpus_per_worker
-    share = spare / max(1, spec.most_workers * spec.loaders)
-    return 1.0 if share >= 1 else max(0.0, math.floor(100 * share) / 100)
 
 
 def read_data(spec: TrainSpec, report: Reporter) -> tuple[Records, Records | None]:

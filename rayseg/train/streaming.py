@@ -10,7 +10,7 @@ import functools
 import itertools
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,10 +45,10 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """How the tasks of one worker run: `count` at a time, each on `cpus` CPUs; `ahead` steps wait in the worker."""
+    """How the tasks of one worker run: `count` at a time, each on `cpus()` CPUs; `ahead` steps wait in the worker."""
 
     count: int
-    cpus: float
+    cpus: Callable[[], float]  # asked again for every segment, as the cluster may have changed
     ahead: int = 4
 
 
@@ -121,7 +121,7 @@ def _dataset(loading: ray.ObjectRef[Loading], tasks: Tasks, slices: list[Slice])
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=AHEAD_BYTES)
     with DataContext.current(context):
         return ray.data.read_datasource(
-            _Slices(loading, slices), num_cpus=tasks.cpus, concurrency=tasks.count, override_num_blocks=len(slices)
+            _Slices(loading, slices), num_cpus=tasks.cpus(), concurrency=tasks.count, override_num_blocks=len(slices)
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,14 +27,13 @@ class Work:
     spec: TrainSpec
     data: list[ray.ObjectRef]  # of Records: the training images, and those of validation where there are any
     board: Any
-    loader_cpus: float = 0.0  # of each task that loads
 
     def feed(self, place: Place) -> Feed | None:
         """Ray Data's tasks, where the spec wants them."""
         spec = self.spec
         if spec.loading != "tasks" or not spec.loaders:
             return None
-        tasks = Tasks(spec.loaders, self.loader_cpus, spec.ahead)
+        tasks = Tasks(spec.loaders, functools.partial(loader_cpus, spec, place.workers), spec.ahead)
         return lambda order, first: streamed(
             Loading(self.data[0], order, spec.augmentation),
             tasks,
@@ -40,6 +41,18 @@ class Work:
             rank=place.rank,
             workers=place.workers,
         )
+
+
+def loader_cpus(spec: TrainSpec, workers: int) -> float:
+    """CPUs of each task that loads images: no more than the workers leave, since tasks that never start load nothing.
+
+    Of the cluster as it is now: a node may have gone since the run began.
+    """
+    if spec.loader_cpus is not None:
+        return spec.loader_cpus
+    spare = ray.cluster_resources().get("CPU", 0.0) - workers * spec.cpus_per_worker
+    share = spare / max(1, workers * spec.loaders)
+    return 1.0 if share >= 1 else max(0.0, math.floor(100 * share) / 100)
 
 
 class _Wish:

@@ -66,7 +66,7 @@ def train(stage: Stage, workers: list[RayNode], data: str) -> None:
     spec = f"data: {data}\nout: {stage.bucket}/model\nmodel: maskrcnn_resnet10_fpn\n"
     spec += f"settings: {json.loads(json.dumps(SETTINGS))}\n"
     spec += "steps: 12\nbatch_size: 4\nmicro_batch: 2\nsave_every_steps: 2\nworkers: 2\n"
-    spec += "cpus_per_worker: 0.4\nloaders: 1\nloader_cpus: 0.05\n"  # so that one node holds them all
+    spec += "cpus_per_worker: 0.4\nloaders: 1\n"  # so that one node holds them all
     job = stage.submit(spec)
     stage.wait_for_object("model/checkpoints/", ".json", job)
     kill_one(workers, "RayTrainWorker")

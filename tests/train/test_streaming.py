@@ -19,7 +19,9 @@ from rayseg.train.loading import batches
 from rayseg.train.loop import TensorSlice
 from rayseg.train.order import Order
 from rayseg.train.records import packed
+from rayseg.train.spec import TrainSpec
 from rayseg.train.streaming import Loading, Tasks, streamed
+from rayseg.train.worker import loader_cpus
 
 AUGMENTATION = Augmentation.model_validate({"flip": 0.5, "copy_paste": 0.5, "scale_jitter": [0.5, 1.5]})
 
@@ -43,7 +45,7 @@ def test_tasks_load_what_threads_load(ray_cluster, records, rank):
     """Over the end of an epoch and of an execution, from the middle of an epoch, where the second has none at times."""
     order = Order(len(records), batch_size=3, micro_batch=2)
     loading = Loading(ray.put(records), order, AUGMENTATION)
-    steps = streamed(loading, Tasks(2, 0.0), first_step=1, rank=rank, workers=2)
+    steps = streamed(loading, Tasks(2, lambda: 0.0), first_step=1, rank=rank, workers=2)
     expected = batches(records.training_image, order, AUGMENTATION, first_step=1, rank=rank, workers=2)
     with closing(steps), closing(expected):
         for found, other in itertools.islice(zip(steps, expected, strict=False), 40):
@@ -60,7 +62,7 @@ def test_what_an_image_raises_is_raised_at_its_step(ray_cluster, tmp_path):
     (tmp_path / gone.removeprefix(str(tmp_path)).lstrip("/")).unlink()
     steps = streamed(
         Loading(ray.put(records), order, Augmentation.model_validate({})),
-        Tasks(1, 0.0),
+        Tasks(1, lambda: 0.0),
         first_step=0,
         rank=0,
         workers=1,
@@ -69,6 +71,16 @@ def test_what_an_image_raises_is_raised_at_its_step(ray_cluster, tmp_path):
         assert [len(next(steps)) for _ in range(2)] == [1, 1]
         with pytest.raises(ObjectNotFound, match=gone):
             next(steps)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "wanted", "found"),
+    [(8.0, None, 1.0), (4.0, None, 0.5), (2.0, None, 0.0), (1.0, None, 0.0), (2.0, 0.25, 0.25)],
+)
+def test_tasks_fit_beside_the_workers_on_what_the_cluster_has_now(monkeypatch, cpus, wanted, found):
+    spec = TrainSpec(data="d", out="o", model="maskrcnn_resnet10_fpn", workers=2, loaders=2, loader_cpus=wanted)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": cpus})
+    assert loader_cpus(spec, workers=2) == found
 
 
 @given(st.integers(0, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**31))
