@@ -175,7 +175,15 @@ def test_a_limit_plans_only_so_many(images, tmp_path):
     assert verify(str(tmp_path / "out")).ok
 
 
-def test_ctrl_c_stores_what_is_done_and_says_how_to_go_on(tmp_path, images):
+@pytest.fixture
+def interruptible():
+    """A shell that starts the tests in the background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_stores_what_is_done_and_says_how_to_go_on(tmp_path, images, interruptible):
     from rayseg.label.execution import Interrupted
 
     class Impatient(LineReporter):
