@@ -41,7 +41,7 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         """Look again and again."""
-        while not self._done.wait(0.1):
+        while not self._done.wait(0.03):
             for name, node in list(self.nodes.items()):
                 for title in ("LabelWorker", "ReadAndDecode"):
                     if node.process.poll() is None and node.processes(title):
@@ -59,7 +59,7 @@ def draw(folder: Path, count: int) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir()
     for i in range(count):
-        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{i:03d}.jpg")
+        Image.fromarray(rng.integers(0, 256, (480, 640, 3), np.uint8)).save(folder / f"{i:03d}.jpg")
     return folder
 
 
