@@ -9,11 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from rayseg.kernels.compilation import kernel
+from rayseg.kernels.intrinsics import trailing_zeros, word_at
 from rayseg.kernels.rle_codec import MAX_DIGITS, put_edges, reserved
 from rayseg.kernels.rles import Rles
 
 _BLOCK = 128  # pixels compared at once
-_STEP = 32  # and within a block that differs
+_WORD = 8  # and within a block that differs
+_LOW = np.uint64(0x7F7F7F7F7F7F7F7F)
+_HIGH = np.uint64(0x8080808080808080)
 
 
 def encode(masks: np.ndarray) -> Rles:
@@ -96,32 +99,56 @@ def _row_changes(mask, height, width, places):
         row = np.uint64(y * width)
         for begin in range(0, width, _BLOCK):
             here, length = row + np.uint64(begin), min(_BLOCK, width - begin)
-            if _same(mask, here, here - np.uint64(width), length):
+            if length == _BLOCK and _same(mask, here, here - np.uint64(width)):
                 continue
             found = _changes(mask, here, here - np.uint64(width), length, places, found)
     return places, found
 
 
 @kernel
-def _same(values, a, b, length):
-    """Whether `length` bytes from index a equal those from index b."""
+def _same(values, a, b):
+    """Whether the `_BLOCK` bytes from index a equal those from index b."""
     differ = np.uint8(0)
-    for k in range(np.uint64(length)):
+    for k in range(np.uint64(_BLOCK)):
         differ = np.uint8(differ | (values[a + k] ^ values[b + k]))
     return differ == 0
 
 
 @kernel
+def _same_ids(raw, a, b, size):
+    """The same for `_BLOCK` values of `size` bytes each."""
+    for k in range(size):
+        place = np.uint64(k) * np.uint64(_BLOCK)
+        if not _same(raw, a + place, b + place):
+            return False
+    return True
+
+
+@kernel
 def _changes(mask, here, before, length, places, found):
     """Append to `places`, which has room, the indices of `length` from `here` that differ from those from `before`."""
-    for begin in range(0, length, _STEP):
-        a, b = here + np.uint64(begin), before + np.uint64(begin)
-        if length - begin >= _STEP and _same(mask, a, b, _STEP):
+    words = np.uint64(length) // np.uint64(_WORD)
+    for k in range(words):
+        a = here + np.uint64(k) * np.uint64(_WORD)
+        one, other = word_at(mask, a), word_at(mask, before + np.uint64(k) * np.uint64(_WORD))
+        if one == other:
             continue
-        for k in range(np.uint64(min(_STEP, length - begin))):
-            places[np.uint64(found)] = np.int64(a + k)
-            found += (mask[a + k] != 0) != (mask[b + k] != 0)
+        differ = _inside(one) ^ _inside(other)
+        while differ != np.uint64(0):
+            places[np.uint64(found)] = np.int64(a) + (trailing_zeros(differ) >> 3)
+            found += 1
+            differ &= differ - np.uint64(1)
+    for k in range(words * np.uint64(_WORD), np.uint64(length)):
+        a, b = here + np.uint64(k), before + np.uint64(k)
+        places[np.uint64(found)] = np.int64(a)
+        found += (mask[a] != 0) != (mask[b] != 0)
     return found
+
+
+@kernel
+def _inside(word):
+    """The high bit of each byte that is not zero."""
+    return (((word & _LOW) + _LOW) | word) & _HIGH
 
 
 @kernel
@@ -151,7 +178,7 @@ def _encode_columns(masks, size):
             found = 1
         for begin in range(1, size, _BLOCK):
             here, length = np.uint64(begin), min(_BLOCK, size - begin)
-            if _same(mask, here, here - one, length):
+            if length == _BLOCK and _same(mask, here, here - one):
                 continue
             edges = reserved(edges, found, _BLOCK)
             found = _changes(mask, here, here - one, length, edges, found)
@@ -175,7 +202,7 @@ def _id_changes(ids, height, width, background):
         row = np.uint64(y * width)
         for begin in range(0, width, _BLOCK):
             here, length = row + np.uint64(begin), min(_BLOCK, width - begin)
-            if _same(raw, here * size, (here - np.uint64(width)) * size, length * np.int64(size)):
+            if length == _BLOCK and _same_ids(raw, here * size, (here - np.uint64(width)) * size, size):
                 continue
             for k in range(np.uint64(length)):
                 places[found] = np.int64(here + k)
