@@ -268,7 +268,7 @@ def check_all(count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="only rows whose name holds this")
+    parser.add_argument("--only", choices=("paste", "encode", "nms", "mask", "crop"), help="some of the rows")
     parser.add_argument("--check", type=int, default=0, metavar="N", help="compare N seeded cases per kernel instead")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
@@ -281,7 +281,7 @@ def main() -> None:
         return
     print(f"{'work':46} {'ours ms':>9} {'peer ms':>10} {'ratio':>9}  {'wanted':18} best peer")
     for rows in (paste_rows, encode_rows, nms_rows, mask_rows, crop_rows):
-        if arguments.only and arguments.only not in rows.__name__:
+        if arguments.only and rows.__name__ != f"{arguments.only}_rows":
             continue
         for row in rows():
             ratio = row.peer_ms / row.ours_ms
