@@ -31,7 +31,9 @@ TRIES = 3
 OBJECT_STORE_BYTES = 150 << 20
 _ME = Path(__file__)
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": Ray's own switch for nodes that listen on 127.0.0.1 alone
-_UV_HOOK = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"  # "0": below `uv run`, Ray's own processes do not send the folder they are in
+_UV_HOOK = (
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV"  # "0": below `uv run`, Ray's own processes do not send the folder they are in
+)
 
 
 @dataclass

@@ -11,7 +11,10 @@ from ray_stage import Stage
 
 from rayseg.outputs.verify import verify
 
-pytestmark = pytest.mark.xdist_group("ray")  # not beside the other tests on Ray: two cores are few enough
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.xdist_group("ray"),
+]  # not beside the other tests on Ray: two cores are few enough
 
 IMAGES = 60
 scenario = runpy.run_path(str(Path(__file__).parent / "kinds_of_nodes.py"))

@@ -62,6 +62,7 @@ def rows(out):
     return found
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_batch_survives_its_servers_death_and_equals_rayseg_label(bucket, tmp_path):
     drawn_images(tmp_path / "images", IMAGES)

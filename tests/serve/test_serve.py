@@ -134,6 +134,7 @@ def test_answers_are_the_predictors(url):
     with_client(url, check)
 
 
+@pytest.mark.long
 def test_replicas_follow_the_load_and_a_killed_one_costs_no_request(url):
     async def check(client):
         assert await warm(client) == 1

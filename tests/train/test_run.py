@@ -56,6 +56,7 @@ def losses(out):
     return {int(row["step"]): float(row["loss"]) for row in metrics_log.read(str(out))}
 
 
+@pytest.mark.long
 def test_two_workers_of_which_one_is_killed(ray_cluster, data, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     Session(spec_of(data, alone), packed(read(data))).go()
