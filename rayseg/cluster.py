@@ -17,6 +17,9 @@ from ray.exceptions import AuthenticationError, RayError
 import rayseg
 from rayseg.errors import JobError, UsageError
 
+IDLE_WORKER_MS = 60_000
+"""Few CPUs let few idle processes live, and Ray's own second of grace is less than a process takes to import torch."""
+
 
 def connect(
     address: str | None = None, *, log_workers: bool = False, runtime_env: Mapping[str, Any] | None = None
@@ -43,6 +46,7 @@ def connect(
         ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
         ray_constants.ENABLE_RAY_CLUSTER = False  # Ray's own switch for a node that listens on 127.0.0.1 alone
         options["include_dashboard"] = False
+        options["_system_config"] = {"idle_worker_killing_time_threshold_ms": IDLE_WORKER_MS}
     if runtime_env:
         options["runtime_env"] = dict(runtime_env)
     try:

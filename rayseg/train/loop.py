@@ -119,7 +119,11 @@ class Loop:
             batch = next(source, None)
             if batch is None:
                 break
-            step = self.take(batch, progress, wait_s=time.monotonic() - asked)
+            wait_s = time.monotonic() - asked
+            if not history.losses:  # the start of what loads is no training
+                self.leave_out(wait_s)
+                wait_s = 0.0
+            step = self.take(batch, progress, wait_s)
             history.losses.append(step.loss)
             history.skipped += step.skipped
             history.images += step.images

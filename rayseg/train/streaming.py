@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -29,7 +30,10 @@ from rayseg.train.order import Order, Slice
 from rayseg.train.records import Records
 
 AHEAD_BYTES = 512 << 20  # most bytes of slices that wait in the object store for one worker
-SEGMENTS = (32, 128, 512, 2048)  # slices of one execution: a short run plans little, a long one starts anew rarely
+SEGMENTS = (8, 16)  # tasks of one execution: a short run loads little in vain, a long one starts anew rarely
+TASK_PIXELS = 4 << 20  # what a task loads, so that its start is little of its work
+TASK_IMAGES = 64  # at most
+SAMPLE = 64  # images that are asked for their size
 _POLL_S = 0.5
 _SLICES = pa.schema([("slice", pa.large_binary())])
 
@@ -45,75 +49,130 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """How the tasks of one worker run: `count` at a time, each on `cpus()` CPUs; `ahead` steps wait in the worker."""
+    """How the tasks of one worker run: `count` at a time, each on `cpus()` CPUs and for `slices`; `ahead` steps wait."""
 
     count: int
-    cpus: Callable[[], float]  # asked again for every segment, as the cluster may have changed
+    cpus: Callable[[], float]  # asked again for every execution, as the cluster may have changed
     ahead: int = 4
+    slices: int = 1
+
+
+def slices_per_task(data: Records, micro_batch: int) -> int:
+    """How many slices make a task that is worth its start: many of small images, few of large ones."""
+    ranks = range(0, len(data), max(1, len(data) // SAMPLE))
+    sizes = [math.prod(hw) for rank in ranks if (hw := data.image(rank).image_hw) is not None]
+    images = min(TASK_IMAGES, TASK_PIXELS * len(sizes) // sum(sizes)) if sizes else 1
+    return max(1, images // micro_batch)
 
 
 def streamed(
     loading: Loading, tasks: Tasks, *, first_step: int, rank: int, workers: int
 ) -> Generator[Sequence[TensorSlice], None, None]:
     """The slices of each step from `first_step` on that are worker `rank`'s, without end; see `loading.batches`."""
-    waiting: queue.Queue[Any] = queue.Queue(tasks.ahead)
-    stop = threading.Event()
-    steps = loading.order.of_worker(first_step, rank, workers)
-    thread = threading.Thread(
-        target=_fill, args=(waiting, stop, _steps(loading, tasks, steps)), name="rayseg-stream", daemon=True
-    )
-    thread.start()
+    steps = _Ahead(_steps(loading, tasks, loading.order.of_worker(first_step, rank, workers)), tasks.ahead)
     try:
         while True:
-            step = waiting.get()
-            if isinstance(step, BaseException):
-                raise step if isinstance(step, RaysegError) else _told(step)
-            yield step
+            yield steps.next()
     finally:
-        stop.set()
+        steps.close()
 
 
-def _fill(waiting: queue.Queue[Any], stop: threading.Event, steps: Iterator[list[TensorSlice]]) -> None:
-    """Put steps, or what ended them, until the worker has had enough."""
-    while not stop.is_set():
-        try:
-            item: Any = next(steps)
-        except BaseException as error:  # raised again in the loop, at the step that it is about
-            item = error
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=_POLL_S)
-                break
-            except queue.Full:
-                continue
+class _Ahead:
+    """What an iterator brings, in a thread of its own, up to `most` items before they are asked for."""
+
+    def __init__(self, items: Iterator[Any], most: int) -> None:
+        self._waiting: queue.Queue[Any] = queue.Queue(most)
+        self._stop = threading.Event()
+        threading.Thread(target=self._fill, args=(items,), name="rayseg-stream", daemon=True).start()
+
+    def next(self) -> Any:
+        """The next item. Raises what the iterator raised in its place."""
+        item = self._waiting.get()
         if isinstance(item, BaseException):
-            return
+            raise item if isinstance(item, RaysegError) else _told(item)
+        return item
+
+    def close(self) -> None:
+        """Ask for no more items."""
+        self._stop.set()
+
+    def _fill(self, items: Iterator[Any]) -> None:
+        while not self._stop.is_set():
+            try:
+                item = next(items)
+            except BaseException as error:  # raised again in the loop, at the step that it is about
+                item = error
+            while not self._stop.is_set():
+                try:
+                    self._waiting.put(item, timeout=_POLL_S)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, BaseException):
+                return
+
+
+class _Segment:
+    """Steps that one execution of Ray Data loads, which starts at once."""
+
+    def __init__(self, loading: ray.ObjectRef[Loading], tasks: Tasks, steps: list[list[Slice]]) -> None:
+        self.steps = steps
+        slices = [one for step in steps for one in step]
+        self._blocks = _Ahead(_blocks(_dataset(loading, tasks, slices)), 2) if slices else None
+        self._packed = self._bytes()
+
+    def next(self) -> TensorSlice:
+        """The next slice of the steps, in their order. Raises the error that went in its place."""
+        return slice_bytes.unpack(next(self._packed))
+
+    def _bytes(self) -> Iterator[pa.Buffer]:
+        while self._blocks is not None:
+            table: Any = ray.get(self._blocks.next())
+            for packed in table["slice"]:
+                yield packed.as_buffer()
+
+    def close(self) -> None:
+        if self._blocks is not None:
+            self._blocks.close()
 
 
 def _steps(loading: Loading, tasks: Tasks, steps: Iterator[list[Slice]]) -> Iterator[list[TensorSlice]]:
+    """Slices of each step; the next execution starts before the last one has ended, so that no step waits for its start."""
     ref = ray.put(loading)
+    segments = (_Segment(ref, tasks, one) for one in _segments(steps, tasks.slices))
+    now, then = next(segments), None
+    try:
+        while True:
+            for number, step in enumerate(now.steps):
+                if then is None and 2 * number >= len(now.steps):
+                    then = next(segments)
+                yield [now.next() for _ in step]
+            now.close()
+            now, then = then or next(segments), None
+    finally:
+        for one in (now, then):
+            if one is not None:
+                one.close()
+
+
+def _segments(steps: Iterator[list[Slice]], per_task: int) -> Iterator[list[list[Slice]]]:
     for most in itertools.chain(SEGMENTS, itertools.repeat(SEGMENTS[-1])):
         segment: list[list[Slice]] = []
-        while sum(map(len, segment)) < most and len(segment) < SEGMENTS[-1]:  # there may be steps without any for us
-            segment.append(next(steps))
-        loaded = _loaded(ref, tasks, [one for step in segment for one in step])
-        for step in segment:
-            yield [next(loaded) for _ in step]
+        while sum(map(len, segment)) < most * per_task and len(segment) < SEGMENTS[-1] * per_task:
+            segment.append(next(steps))  # there may be steps without any for us
+        yield segment
 
 
-def _loaded(loading: ray.ObjectRef[Loading], tasks: Tasks, slices: list[Slice]) -> Iterator[TensorSlice]:
-    if not slices:
-        return
-    for bundle in _dataset(loading, tasks, slices).iter_internal_ref_bundles():
+def _blocks(dataset: Dataset) -> Iterator[Any]:
+    """References to the tables of a data set, in its order."""
+    for bundle in dataset.iter_internal_ref_bundles():
         for entry in bundle.blocks:
-            reference: Any = entry.ref
-            table: Any = ray.get(reference)
-            for packed in table["slice"]:
-                yield slice_bytes.unpack(packed.as_buffer())
+            yield entry.ref
 
 
 def _dataset(loading: ray.ObjectRef[Loading], tasks: Tasks, slices: list[Slice]) -> Dataset:
-    """A lazy Ray Data set of one row and block per slice, in their order."""
+    """A lazy Ray Data set of one row and block per slice, in their order; a task loads several."""
+    groups = [slices[begin : begin + tasks.slices] for begin in range(0, len(slices), tasks.slices)]
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # every slice is a block of its own
@@ -121,16 +180,16 @@ def _dataset(loading: ray.ObjectRef[Loading], tasks: Tasks, slices: list[Slice])
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=AHEAD_BYTES)
     with DataContext.current(context):
         return ray.data.read_datasource(
-            _Slices(loading, slices), num_cpus=tasks.cpus(), concurrency=tasks.count, override_num_blocks=len(slices)
+            _Slices(loading, groups), num_cpus=tasks.cpus(), concurrency=tasks.count, override_num_blocks=len(groups)
         )
 
 
 class _Slices(Datasource):
-    """Slices that a task each loads."""
+    """Groups of slices that a task each loads."""
 
-    def __init__(self, loading: ray.ObjectRef[Loading], slices: list[Slice]) -> None:
+    def __init__(self, loading: ray.ObjectRef[Loading], groups: list[list[Slice]]) -> None:
         super().__init__()
-        self._loading, self._slices = loading, slices
+        self._loading, self._groups = loading, groups
 
     def get_name(self) -> str:
         return "LoadSlices"
@@ -141,20 +200,24 @@ class _Slices(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
-        metadata = BlockMetadata(num_rows=1, size_bytes=None, exec_stats=None, input_files=None)
-        return [ReadTask(functools.partial(_load, self._loading, one), metadata) for one in self._slices]
+        tasks = []
+        for group in self._groups:
+            metadata = BlockMetadata(num_rows=len(group), size_bytes=None, exec_stats=None, input_files=None)
+            tasks.append(ReadTask(functools.partial(_load, self._loading, group), metadata))
+        return tasks
 
 
-def _load(loading: ray.ObjectRef[Loading], one: Slice) -> Iterator[pa.Table]:
+def _load(loading: ray.ObjectRef[Loading], group: list[Slice]) -> Iterator[pa.Table]:
     job = ray.get(loading)
     data = ray.get(job.data)
-    try:
-        loaded: TensorSlice | RaysegError = load_slice(
-            data.training_image, one, job.augmentation, job.order.seed, len(data)
-        )
-    except RaysegError as error:
-        loaded = error
-    yield pa.table([pa.array([slice_bytes.pack(loaded)], pa.large_binary())], schema=_SLICES)
+    for one in group:
+        try:
+            loaded: TensorSlice | RaysegError = load_slice(
+                data.training_image, one, job.augmentation, job.order.seed, len(data)
+            )
+        except RaysegError as error:
+            loaded = error
+        yield pa.table([pa.array([slice_bytes.pack(loaded)], pa.large_binary())], schema=_SLICES)
 
 
 def _told(error: BaseException) -> JobError:

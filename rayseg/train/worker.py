@@ -17,7 +17,7 @@ from rayseg.errors import JobError, RaysegError
 from rayseg.train.records import Records
 from rayseg.train.session import Feed, Place, Session
 from rayseg.train.spec import TrainSpec
-from rayseg.train.streaming import Loading, Tasks, streamed
+from rayseg.train.streaming import Loading, Tasks, slices_per_task, streamed
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Work:
     data: list[ray.ObjectRef]  # of Records: the training images, and those of validation where there are any
     board: Any
 
-    def feed(self, place: Place) -> Feed | None:
+    def feed(self, place: Place, records: Records) -> Feed | None:
         """Ray Data's tasks, where the spec wants them."""
         spec = self.spec
         if spec.loading != "tasks" or not spec.loaders:
             return None
-        tasks = Tasks(spec.loaders, functools.partial(loader_cpus, spec, place.workers), spec.ahead)
+        slices = slices_per_task(records, spec.micro_batch or spec.batch_size)
+        tasks = Tasks(spec.loaders, functools.partial(loader_cpus, spec, place.workers), spec.ahead, slices)
         return lambda order, first: streamed(
             Loading(self.data[0], order, spec.augmentation),
             tasks,
@@ -93,7 +94,7 @@ def work(config: dict[str, Work]) -> None:
             place,
             tell=job.board.tell.remote,
             stop_wanted=_Wish(job.board) if lead else lambda: False,
-            feed=job.feed(place),
+            feed=job.feed(place, records[0]),
             notice=lambda: ray.train.get_preemption_info() is not None,
         )
         outcome = session.go()
