@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from rayseg import __version__
@@ -31,7 +32,7 @@ _KINDS = {404: "not-found", 405: "method-not-allowed"}
 def build_app(service: Service, tokens: Tokens | None = None) -> Door:
     """The application that answers for `service`, behind its door."""
     tokens = tokens or Tokens({})
-    app = FastAPI(title="rayseg", version=__version__, description=_DESCRIPTION, redoc_url=None)
+    app = FastAPIOffline(title="rayseg", version=__version__, description=_DESCRIPTION, redoc_url=None)
     app.include_router(predict_routes.router(service))
     app.include_router(batch_routes.router(service))
     app.include_router(models_routes.router(service))

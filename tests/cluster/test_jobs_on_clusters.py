@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -20,16 +21,20 @@ from rayseg.errors import UsageError
 from rayseg.evaluation.spec import EvalSpec
 from rayseg.label.spec import LabelSpec
 from rayseg.serve.application import serve_config
+from rayseg.serve.limits import BodyGate
 from rayseg.serve.spec import ServeSpec
 from rayseg.specs import Spec
 from rayseg.train.spec import TrainSpec
+from rayseg.train.tune_spec import TuneSpec
 
 RUNS: dict[str, tuple[str, type[Spec]]] = {
     "label": ("label", LabelSpec),
     "train": ("train", TrainSpec),
     "train-demo": ("train", TrainSpec),
     "evaluate": ("eval", EvalSpec),
+    "tune": ("tune", TuneSpec),
 }
+TAKE_GPUS_THEMSELVES = {"evaluate", "tune"}  # where the cluster has them, no setting of the overlay says so
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,7 @@ def test_a_jobs_command_is_valid(
     with pytest.raises(UsageError, match="no such key"):
         specs.build(spec_type, str(jobs_folder / f"{name}.yaml"), [*words, "otu=s3://x"], {})
     on_gpus = getattr(spec, "gpus_per_worker", None) == 1.0 or getattr(spec, "gpu", None) is True
-    assert on_gpus == (overlay != "cpu" and name != "evaluate")
+    assert on_gpus == (overlay != "cpu" and name not in TAKE_GPUS_THEMSELVES)
     assert spec.out.startswith("s3://my-")  # type: ignore[attr-defined]
 
 
@@ -105,6 +110,16 @@ def test_the_endpoints_secret_is_where_it_looks(applied: dict[str, Path]) -> Non
         (volume,) = [v for v in pod["volumes"] if v["name"] == "tokens"]
         assert Path(mount["mountPath"]) / volume["secret"]["items"][0]["path"] == looked_for
         assert mount["readOnly"]
+
+
+def test_the_endpoints_proxies_limit_bodies(applied: dict[str, Path]) -> None:
+    (service,) = documents(applied["jobs"], "RayService")
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        env = {one["name"]: one["value"] for one in group["template"]["spec"]["containers"][0]["env"]}
+        module, _, name = env["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].partition(":")
+        (gate,) = getattr(importlib.import_module(module), name)()
+        assert gate.cls is BodyGate
 
 
 def _command(file: Path, settings: dict[str, str]) -> list[str]:

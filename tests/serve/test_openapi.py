@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -63,6 +64,11 @@ def test_every_route_and_answer_is_documented_with_examples():
         assert "HTTPValidationError" not in json.dumps(document)
         docs = await client.get("/docs")
         assert docs.status_code == 200 and "openapi.json" in docs.text
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', docs.text)
+        files = {name.rpartition(".")[2]: await client.get(name) for name in loaded if name.startswith("/")}
+        assert len(files) == len(loaded) == 3, "from here alone, as there may be no way to anywhere else"
+        assert {answer.status_code for answer in files.values()} == {200}
+        assert "SwaggerUIBundle" in files["js"].text and ".swagger-ui" in files["css"].text
 
     with_app(check)
 
