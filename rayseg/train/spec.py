@@ -87,8 +87,10 @@ class TrainSpec(Spec):
     gpu: bool | None = Field(None, description="none: where the cluster has GPUs")
     cpus_per_worker: float = Field(1.0, gt=0)
     threads: int | None = Field(None, ge=1, description="torch's threads in a worker; none: its share of the cores")
-    loading: Literal["tasks", "threads"] = Field(
-        "tasks", description="who reads, decodes and augments: Ray Data's tasks, anywhere in the cluster, or threads"
+    loading: Literal["auto", "tasks", "threads"] = Field(
+        "auto",
+        description="who reads, decodes and augments: Ray Data's tasks, anywhere in the cluster, or threads of the workers; "
+        "auto: tasks where the workers leave a CPU for each",
     )
     loaders: int = Field(2, ge=0, description="of them per worker; 0: the loop itself")
     loader_cpus: float | None = Field(

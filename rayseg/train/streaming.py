@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+import torch
 from ray.data import DataContext, Dataset, Datasource, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayError
@@ -208,6 +209,7 @@ class _Slices(Datasource):
 
 
 def _load(loading: ray.ObjectRef[Loading], group: list[Slice]) -> Iterator[pa.Table]:
+    torch.set_num_threads(1)  # threads of tiny operations would only keep the network's from their cores
     job = ray.get(loading)
     data = ray.get(job.data)
     for one in group:

@@ -29,9 +29,9 @@ class Work:
     board: Any
 
     def feed(self, place: Place, records: Records) -> Feed | None:
-        """Ray Data's tasks, where the spec wants them."""
-        spec = self.spec
-        if spec.loading != "tasks" or not spec.loaders:
+        """Ray Data's tasks, where the spec wants them and the workers leave CPUs for them."""
+        spec, free = self.spec, loader_cpus(self.spec, place.workers)
+        if not spec.loaders or spec.loading == "threads" or (spec.loading == "auto" and free < 1):
             return None
         slices = slices_per_task(records, spec.micro_batch or spec.batch_size)
         tasks = Tasks(spec.loaders, functools.partial(loader_cpus, spec, place.workers), spec.ahead, slices)

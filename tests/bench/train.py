@@ -1,7 +1,7 @@
 """Images per second of training: a plain torchvision loop with a DataLoader beside `rayseg train`, start-up apart.
 
     python tests/bench/train.py [--data COCO_FOLDER] [--steps 60] [--batch 4] [--rounds 2] [--workers 1]
-                                [--loading tasks threads]
+                                [--loading auto tasks threads]
 
 Both train the same network from the same seed on the same images with AdamW, mirrored at random; the plain loop has a
 process per core that reads, `rayseg train` as many of Ray Data's tasks, or threads. The first quarter of the steps does not
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--loading", nargs="+", default=["tasks", "threads"], choices=["tasks", "threads"])
+    parser.add_argument("--loading", nargs="+", default=["auto", "tasks"], choices=["auto", "tasks", "threads"])
     parser.add_argument("--plain", action="store_true", help="only the plain loop, and print its images per second")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

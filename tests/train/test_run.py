@@ -67,7 +67,7 @@ def test_two_workers_of_which_one_is_killed(ray_cluster, data, tmp_path):
     report = LineReporter()
     report.say = said.append
     try:
-        summary = run(spec_of(data, together, workers=2), report=report)
+        summary = run(spec_of(data, together, workers=2, loading="tasks"), report=report)
     finally:
         ended.set()
         killer.join()
@@ -77,10 +77,10 @@ def test_two_workers_of_which_one_is_killed(ray_cluster, data, tmp_path):
     assert rayseg.load(str(together)).class_names == read(data).class_names
     # and the finished run is left as it is
     before = (together / "model.safetensors").read_bytes()
-    assert run(spec_of(data, together, workers=1), report=report).steps == STEPS
+    assert run(spec_of(data, together, workers=1, loading="tasks"), report=report).steps == STEPS
     assert (together / "model.safetensors").read_bytes() == before
     with pytest.raises(JobError, match="learning_rate: was 0.001, now 0.5"):
-        run(spec_of(data, together, learning_rate=0.5), report=report)
+        run(spec_of(data, together, learning_rate=0.5, loading="tasks"), report=report)
 
 
 def test_a_model_that_is_not_a_trainings_is_left_alone(data, tmp_path):

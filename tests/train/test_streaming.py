@@ -13,7 +13,7 @@ from tiny_runs import write_data
 
 from rayseg import read
 from rayseg.errors import ObjectNotFound
-from rayseg.train import slice_bytes
+from rayseg.train import slice_bytes, streaming
 from rayseg.train.augmentation import Augmentation
 from rayseg.train.loading import batches
 from rayseg.train.loop import TensorSlice
@@ -41,11 +41,12 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_tasks_load_what_threads_load(ray_cluster, records, rank):
-    """Over the end of an epoch and of an execution, from the middle of an epoch, where the second has none at times."""
+def test_tasks_load_what_threads_load(ray_cluster, records, rank, monkeypatch):
+    """Over the ends of epochs and executions, from the middle of an epoch, where the second worker has none at times."""
+    monkeypatch.setattr(streaming, "SEGMENTS", (2, 6))
     order = Order(len(records), batch_size=3, micro_batch=2)
     loading = Loading(ray.put(records), order, AUGMENTATION)
-    steps = streamed(loading, Tasks(2, lambda: 0.0), first_step=1, rank=rank, workers=2)
+    steps = streamed(loading, Tasks(2, lambda: 0.0, slices=3), first_step=1, rank=rank, workers=2)
     expected = batches(records.training_image, order, AUGMENTATION, first_step=1, rank=rank, workers=2)
     with closing(steps), closing(expected):
         for found, other in itertools.islice(zip(steps, expected, strict=False), 40):
