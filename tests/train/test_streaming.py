@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tiny_runs import write_data
 
 from rayseg import read
+from rayseg.datasets.synthetic import generate, write_coco
 from rayseg.errors import ObjectNotFound
 from rayseg.train import slice_bytes, streaming
 from rayseg.train.augmentation import Augmentation
@@ -20,7 +21,7 @@ from rayseg.train.loop import TensorSlice
 from rayseg.train.order import Order
 from rayseg.train.records import packed
 from rayseg.train.spec import TrainSpec
-from rayseg.train.streaming import Loading, Tasks, streamed
+from rayseg.train.streaming import Loading, Tasks, slices_per_task, streamed
 from rayseg.train.worker import loader_cpus
 
 AUGMENTATION = Augmentation.model_validate({"flip": 0.5, "copy_paste": 0.5, "scale_jitter": [0.5, 1.5]})
@@ -72,6 +73,12 @@ def test_what_an_image_raises_is_raised_at_its_step(ray_cluster, tmp_path):
         assert [len(next(steps)) for _ in range(2)] == [1, 1]
         with pytest.raises(ObjectNotFound, match=gone):
             next(steps)
+
+
+@pytest.mark.parametrize(("size_px", "micro_batch", "found"), [(64, 1, 64), (64, 8, 8), (64, 100, 1), (1448, 1, 2)])
+def test_a_task_loads_more_slices_the_smaller_images_are(tmp_path, size_px, micro_batch, found):
+    write_coco(tmp_path, generate(2, seed=0, size_px=size_px, max_objects=1))
+    assert slices_per_task(packed(read(str(tmp_path))), micro_batch) == found
 
 
 @pytest.mark.parametrize(
