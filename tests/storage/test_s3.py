@@ -383,3 +383,22 @@ def test_a_bucket_is_followed_to_its_region(bucket: str, monkeypatch: pytest.Mon
         assert storage.read("s3://bucket/key") == b"from the north"
         assert storage.read("s3://bucket/key") == b"from the north"
     assert scopes == ["us-east-1", "eu-north-1", "eu-north-1"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_leads_nowhere(bucket: str, monkeypatch: pytest.MonkeyPatch, status: int):
+    """Or whoever answers for a bucket could have a server fetch from its own network, with its credentials."""
+    asked = []
+
+    def secret(handler: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        _say(handler, 200, b"secret")
+
+    with answering(secret) as inside, answering(lambda handler: _say(handler, status, Location=inside)) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("RAYSEG_RETRY_S", "1")
+        storage.reset()
+        for verb in (storage.read, storage.exists, lambda uri: storage.write(uri, b"x")):
+            with pytest.raises(StorageError, match="bucket/key"):
+                verb("s3://bucket/key")
+    assert asked == []
