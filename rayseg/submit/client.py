@@ -81,7 +81,7 @@ class Client(JobSubmissionClient):
 
         A cluster that falters is tried again for `FALTERS_S`; with the id, it takes the job once.
         """
-        deadline, tries = time.monotonic() + FALTERS_S, 0
+        deadline, tried = time.monotonic() + FALTERS_S, False
         while True:
             try:
                 self.submit_job(
@@ -91,11 +91,11 @@ class Client(JobSubmissionClient):
             except (RuntimeError, ValueError) as error:
                 raise JobError(f"{self.url}: the job was not taken: {_last_line(str(error))}") from None
             except Faltering as error:
-                if tries and f"{job_id} already exists" in error.text:
+                if tried and f"{job_id} already exists" in error.text:
                     return
                 if _REFUSED in error.text or time.monotonic() > deadline:
                     raise
-            tries += 1
+            tried = True
             time.sleep(PAUSE_S)
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:

@@ -1,6 +1,6 @@
 """Slices from Ray Data: tasks anywhere in the cluster read, decode, augment and batch them while workers compute.
 
-Each worker streams the slices that are its own, in their order, a task for each: which step sees which images is decided
+Each worker streams the slices that are its own, in their order, a task for several: which step sees which images is decided
 by `order` alone, so nothing changes with the number of workers or tasks, and a run goes on in the middle of an epoch.
 """
 

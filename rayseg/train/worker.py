@@ -33,11 +33,10 @@ class Work:
         spec, free = self.spec, loader_cpus(self.spec, place.workers)
         if not spec.loaders or spec.loading == "threads" or (spec.loading == "auto" and free < 1):
             return None
-        slices = slices_per_task(records, spec.micro_batch or spec.batch_size)
-        tasks = Tasks(spec.loaders, functools.partial(loader_cpus, spec, place.workers), spec.ahead, slices)
+        cpus = functools.partial(loader_cpus, spec, place.workers)
         return lambda order, first: streamed(
             Loading(self.data[0], order, spec.augmentation),
-            tasks,
+            Tasks(spec.loaders, cpus, spec.ahead, slices_per_task(records, order.micro_batch)),
             first_step=first,
             rank=place.rank,
             workers=place.workers,

@@ -38,6 +38,7 @@ def spec_of(data, out, **changes):
     values = {"data": data, "out": str(out), "model": "maskrcnn_resnet10_fpn"}
     values |= {"settings": SETTINGS | {"backbone_norm": "frozen_batch"}, "batch_size": 4, "micro_batch": 2}
     values |= {"steps": STEPS, "save_every_steps": 2, "warmup_steps": 2, "loaders": 1, "cpus_per_worker": 0.5}
+    values |= {"loading": "tasks"}  # two cores would leave it to threads
     return specs.validate(TrainSpec, values | changes)
 
 
@@ -67,7 +68,7 @@ def test_two_workers_of_which_one_is_killed(ray_cluster, data, tmp_path):
     report = LineReporter()
     report.say = said.append
     try:
-        summary = run(spec_of(data, together, workers=2, loading="tasks"), report=report)
+        summary = run(spec_of(data, together, workers=2), report=report)
     finally:
         ended.set()
         killer.join()
@@ -77,10 +78,10 @@ def test_two_workers_of_which_one_is_killed(ray_cluster, data, tmp_path):
     assert rayseg.load(str(together)).class_names == read(data).class_names
     # and the finished run is left as it is
     before = (together / "model.safetensors").read_bytes()
-    assert run(spec_of(data, together, workers=1, loading="tasks"), report=report).steps == STEPS
+    assert run(spec_of(data, together, workers=1), report=report).steps == STEPS
     assert (together / "model.safetensors").read_bytes() == before
     with pytest.raises(JobError, match="learning_rate: was 0.001, now 0.5"):
-        run(spec_of(data, together, learning_rate=0.5, loading="tasks"), report=report)
+        run(spec_of(data, together, learning_rate=0.5), report=report)
 
 
 def test_a_model_that_is_not_a_trainings_is_left_alone(data, tmp_path):
