@@ -32,8 +32,8 @@ from rayseg.train.records import Records
 
 AHEAD_BYTES = 512 << 20  # most bytes of slices that wait in the object store for one worker
 SEGMENTS = (8, 16)  # tasks of one execution: a short run loads little in vain, a long one starts anew rarely
-TASK_PIXELS = 4 << 20  # what a task loads, so that its start is little of its work
-TASK_IMAGES = 64  # at most
+TASK_PIXELS = 16 << 20  # what a task loads: Ray Data's work for it, 20 ms of the worker's interpreter, is to be little
+TASK_IMAGES = 128  # at most
 SAMPLE = 64  # images that are asked for their size
 _POLL_S = 0.5
 _SLICES = pa.schema([("slice", pa.large_binary())])
@@ -172,11 +172,10 @@ def _blocks(dataset: Dataset) -> Iterator[Any]:
 
 
 def _dataset(loading: ray.ObjectRef[Loading], tasks: Tasks, slices: list[Slice]) -> Dataset:
-    """A lazy Ray Data set of one row and block per slice, in their order; a task loads several."""
+    """A lazy Ray Data set of one row per slice, in their order; a task loads several, into one block."""
     groups = [slices[begin : begin + tasks.slices] for begin in range(0, len(slices), tasks.slices)]
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
-    context.target_max_block_size = 1  # every slice is a block of its own
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=AHEAD_BYTES)
     with DataContext.current(context):

@@ -1,6 +1,6 @@
 """Images per second of training: a plain torchvision loop with a DataLoader beside `rayseg train`, start-up apart.
 
-    python tests/bench/train.py [--data COCO_FOLDER] [--steps 60] [--batch 4] [--rounds 2] [--workers 1]
+    python tests/bench/train.py [--data COCO_FOLDER] [--steps 120] [--batch 4] [--rounds 2] [--workers 1]
                                 [--loading auto tasks threads]
 
 Both train the same network from the same seed on the same images with AdamW, mirrored at random; the plain loop has a
@@ -99,7 +99,7 @@ def rayseg(folder: Path, steps: int, batch: int, workers: int, loading: str, out
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder with images/ and instances.json; none: drawn images")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)

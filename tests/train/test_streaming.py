@@ -75,7 +75,7 @@ def test_what_an_image_raises_is_raised_at_its_step(ray_cluster, tmp_path):
             next(steps)
 
 
-@pytest.mark.parametrize(("size_px", "micro_batch", "found"), [(64, 1, 64), (64, 8, 8), (64, 100, 1), (1448, 1, 2)])
+@pytest.mark.parametrize(("size_px", "micro_batch", "found"), [(64, 1, 128), (64, 8, 16), (64, 100, 1), (1448, 1, 8)])
 def test_a_task_loads_more_slices_the_smaller_images_are(tmp_path, size_px, micro_batch, found):
     write_coco(tmp_path, generate(2, seed=0, size_px=size_px, max_objects=1))
     assert slices_per_task(packed(read(str(tmp_path))), micro_batch) == found
