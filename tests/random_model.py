@@ -21,8 +21,8 @@ def save_random(folder: Path, detections: int = 20) -> str:
     heads = model.roi_heads
     spread = {
         model.rpn.head.cls_logits: 50,
-        heads.box_predictor.cls_score: 2000,
-        heads.mask_predictor.mask_fcn_logits: 50,
+        heads.box_predictor.cls_score: 3600,
+        heads.mask_predictor.mask_fcn_logits: 8000,
     }
     with torch.no_grad():
         for layer, factor in spread.items():

@@ -75,7 +75,7 @@ class RayNodes:
 
     def __init__(self, folder: Path, token: str | None = None, env: dict[str, str] | None = None) -> None:
         self.token = token or os.urandom(32).hex()
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self._folder, self._common = folder, env or {}
         self._nodes: list[RayNode] = []
         self._ray = ""
@@ -151,7 +151,7 @@ class RayNodes:
         shutil.rmtree(self._ray, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -172,7 +172,7 @@ def _keep(wanted: dict[str, Any]) -> None:
         min_worker_port=0,
         max_worker_port=0,
         node_manager_port=0,
-        dashboard_agent_listen_port=_free_port(),
+        dashboard_agent_listen_port=free_port(),
         **more,
         **wanted,
     )

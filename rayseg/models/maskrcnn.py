@@ -52,7 +52,21 @@ def build(architecture: str, num_classes: int, settings: MaskRCNNSettings | None
         mask_predictor=MaskRCNNPredictor(settings.mask_layers[-1], settings.mask_layers[-1], outputs),
         **_thresholds(settings),
     )
+    _start_undecided(model)
     return ignore_areas(model)
+
+
+def _start_undecided(model: MaskRCNN) -> None:
+    """Small weights in the layers that answer, as Detectron2 draws them.
+
+    torchvision scales those of the mask logits by the number of classes: with one class the first mask losses are over 20,
+    and until they have fallen their gradients, clipped, leave nothing for the rest.
+    """
+    heads: Any = model.roi_heads
+    answers = {heads.box_predictor.cls_score: 0.01, heads.box_predictor.bbox_pred: 0.001}
+    for layer, std in (answers | {heads.mask_predictor.mask_fcn_logits: 0.001}).items():
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
 
 
 def _known(architecture: str) -> str:

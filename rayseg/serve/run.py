@@ -22,6 +22,7 @@ from rayseg import cluster
 from rayseg.errors import JobError, ModelError, UsageError
 from rayseg.serve import application, metrics
 from rayseg.serve.auth import check_host_setting, load_tokens
+from rayseg.serve.connections import connections
 from rayseg.serve.ingress import build_app
 from rayseg.serve.prefixes import Prefixes
 from rayseg.serve.spec import ServeSpec
@@ -51,6 +52,7 @@ def _answer(door: Any, listener: socket.socket, spec: ServeSpec) -> None:
     """Answer requests until a signal comes; then take no new ones, and wait for those at hand."""
     config = uvicorn.Config(
         door,
+        http=connections(spec.body_timeout_s),
         access_log=False,
         log_level="warning",
         server_header=False,

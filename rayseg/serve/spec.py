@@ -46,7 +46,7 @@ class ServeSpec(Spec):
     max_waiting_bytes: int = Field(256 << 20, ge=1, description="of all request bodies together")
     max_pixels: int = Field(50_000_000, ge=1, description="larger images are refused")
     request_timeout_s: float = Field(30.0, gt=0, description="until a prediction is answered")
-    body_timeout_s: float = Field(20.0, gt=0, description="until a request's body has arrived")
+    body_timeout_s: float = Field(20.0, gt=0, description="until a request's headers have arrived, and its body")
     read_prefixes: list[str] = Field([], description="folders and prefixes that callers may have images read from")
     write_prefixes: list[str] = Field([], description="folders and prefixes that callers may have batches written to")
 

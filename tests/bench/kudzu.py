@@ -31,7 +31,7 @@ import rayseg
 from rayseg.annotations import Category
 from rayseg.train.records import Records, packed
 
-SIDE = 512, 768  # shorter and longest side that both networks see
+SIDE = 512, 768  # shorter and longest side of what both networks learn from
 BATCH = 2
 ANCHORS = ((12,), (24,), (48,), (96,), (160,))
 SPEC: dict[str, Any] = {
@@ -39,21 +39,30 @@ SPEC: dict[str, Any] = {
     "settings": {
         "backbone": "timm/tf_efficientnet_lite0",
         "backbone_norm": "frozen_batch",
-        "min_size": SIDE[0],
-        "max_size": SIDE[1],
+        "min_size": 832,
+        "max_size": 1120,
         "anchor_sizes": [list(sizes) for sizes in ANCHORS],
         "rpn_pre_nms_top_n": 1000,
         "rpn_post_nms_top_n": 300,
+        "fpn_channels": 64,
         "mask_layers": [128, 128],
     },
     "fit_anchors": True,
     "batch_size": BATCH,
-    "learning_rate": 3e-4,
+    "learning_rate": 6e-4,
     "warmup_steps": 50,
-    "average": 0.99,
+    "average": 0.995,
     "epochs": 10_000,
     "evaluate_every": 20,
-    "augmentation": {"flip": 0.5, "scale_jitter": [0.7, 1.6], "colour": 0.3, "copy_paste": 0.3},
+    # windows of a photo, as large as the plain script sees all of it: the bugs are enlarged, as they are when it labels
+    "augmentation": {
+        "flip": 0.5,
+        "crop": 1.0,
+        "sizes": [SIDE[0]],
+        "max_side": SIDE[1],
+        "scale_jitter": [0.8, 1.25],
+        "colour": 0.3,
+    },
 }
 
 

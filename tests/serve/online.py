@@ -21,6 +21,7 @@ from PIL import Image
 
 from rayseg.models.checkpoints import describe
 from rayseg.serve.auth import Tokens
+from rayseg.serve.connections import connections
 from rayseg.serve.door import Door
 from rayseg.serve.ingress import build_app
 from rayseg.serve.prefixes import Prefixes
@@ -88,7 +89,11 @@ def with_app(
 def listening(tokens: Tokens | None = None, **fields: Any) -> Iterator[tuple[int, Made]]:
     """A real server on a free port: (port, what was made)."""
     made = made_for(ServeSpec(**{"model": "rectangles", **fields}), tokens)
-    server = uvicorn.Server(uvicorn.Config(made.door, log_level="error", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            made.door, http=connections(made.service.spec.body_timeout_s), log_level="error", access_log=False
+        )
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

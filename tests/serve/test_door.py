@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import socket
+import time
 
 import pytest
 from serve.online import check_problem, listening, picture, png, with_app
@@ -237,6 +239,26 @@ def test_bodies_that_are_too_large_or_too_slow_on_a_real_connection():
         answer = said(port, POST + b"Content-Length: 100\r\n\r\nonly this")
         assert answer.startswith(b"HTTP/1.1 408 ") and b"rayseg:too-slow" in answer
         assert made.replicas.calls == 0
+
+
+def test_headers_that_never_end_are_given_up_and_those_in_time_are_not():
+    with listening(body_timeout_s=0.5) as (port, _):
+        with socket.create_connection(("127.0.0.1", port)) as silent:
+            silent.settimeout(10)
+            assert silent.recv(100).startswith(b"HTTP/1.1 408 ")
+            assert silent.recv(100) == b""
+        with socket.create_connection(("127.0.0.1", port)) as trickling, pytest.raises(OSError):
+            for letter in itertools.cycle(b"abcdefgh"):  # a header without end, a byte at a time
+                trickling.sendall(b"GET / HTTP/1.1\r\nx: " if letter == ord("a") else bytes([letter]))
+                time.sleep(0.05)
+        with socket.create_connection(("127.0.0.1", port)) as kept:  # the second request comes later than the limit
+            kept.settimeout(10)
+            for _ in range(2):
+                kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert kept.recv(4096).startswith(b"HTTP/1.1 200 ")
+                time.sleep(0.8)
+            kept.sendall(b"GET /healthz HT")
+            assert kept.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
 def test_malformed_requests_on_a_real_connection():
