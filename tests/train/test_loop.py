@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_training import Line, tiny
+from tiny_training import TINY, Line, tiny
 from torch import nn
 
 from rayseg.datasets.synthetic import Sample, generate
 from rayseg.errors import JobError, UsageError
+from rayseg.models.maskrcnn import build
+from rayseg.train.batches import to_tensors, training_image
 from rayseg.train.optimizer import build_optimizer
 from rayseg.train.recipe import Recipe
 from rayseg.train.samples import train
@@ -101,3 +103,13 @@ def test_biases_and_norms_are_not_decayed():
     decayed, kept = build_optimizer(model, Recipe(weight_decay=0.1)).param_groups
     assert (len(decayed["params"]), decayed["weight_decay"]) == (0, 0.1)
     assert (len(kept["params"]), kept["weight_decay"]) == (3, 0.0)
+
+
+def test_a_model_of_one_class_starts_undecided(samples):
+    torch.manual_seed(0)
+    model = build("maskrcnn_resnet10_fpn", 1, TINY).train()
+    tensors = [to_tensors(training_image(sample)) for sample in samples]
+    targets = [{**target, "labels": torch.ones_like(target["labels"])} for _, target in tensors]
+    losses = model([image.float() / 255 for image, _ in tensors], targets)
+    for name in ("loss_mask", "loss_classifier", "loss_objectness"):  # each a choice of two
+        assert losses[name].item() == pytest.approx(math.log(2), abs=0.1), losses
