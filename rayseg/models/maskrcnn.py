@@ -63,8 +63,8 @@ def _start_undecided(model: MaskRCNN) -> None:
     and until they have fallen their gradients, clipped, leave nothing for the rest.
     """
     heads: Any = model.roi_heads
-    answers = {heads.box_predictor.cls_score: 0.01, heads.box_predictor.bbox_pred: 0.001}
-    for layer, std in (answers | {heads.mask_predictor.mask_fcn_logits: 0.001}).items():
+    box, mask = heads.box_predictor, heads.mask_predictor
+    for layer, std in ((box.cls_score, 0.01), (box.bbox_pred, 0.001), (mask.mask_fcn_logits, 0.001)):
         nn.init.normal_(layer.weight, std=std)
         nn.init.zeros_(layer.bias)
 

@@ -45,9 +45,7 @@ def connections(headers_timeout_s: float) -> type[asyncio.Protocol]:
                 self._late = None
 
         def _end(self) -> None:
-            self._late = None
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.write(_TOO_SLOW)
-                self.transport.close()
+            self.transport.write(_TOO_SLOW)
+            self.transport.close()
 
     return Connection
