@@ -22,7 +22,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 TIMEOUT_S = 120
 _LISTENING = re.compile(rb"DevTools listening on (ws://\S+)")
 _KEYS = {"Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
-         "ArrowDown": 40, "Tab": 9, " ": 32}  # fmt: skip
+         "ArrowDown": 40, "Tab": 9, " ": 32, "0": 48, "+": 187, "-": 189}  # fmt: skip
 
 
 def find_chromium() -> str | None:

@@ -22,6 +22,7 @@ T = TypeVar("T")
 Image = str | os.PathLike[str] | bytes | np.ndarray
 
 COME_AGAIN = frozenset({429, 502, 503})
+NOT_FOUND = 404
 _BROKEN = (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError)
 _BEFORE_SENDING = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
@@ -38,7 +39,10 @@ class PredictOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request. All may be sent again after a connection broke half way: the server does nothing twice."""
+    """One request. All may be sent again after a connection broke half way: the server does nothing twice.
+
+    `gone_is_done`: a 404 says that what it was to remove is not there, which is as well.
+    """
 
     method: str
     path: str
@@ -47,6 +51,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
     json: Any = None
+    gone_is_done: bool = False
 
 
 # ---- what is asked
@@ -95,9 +100,14 @@ def batches() -> Call[tuple[Batch, ...]]:
     return Call("GET", "v1/batches", lambda answer: answers.batches(answer.json()))
 
 
-def cancel_batch(batch_id: str) -> Call[None]:
-    """Stop it, or forget one that has ended."""
-    return Call("DELETE", _batch_path(batch_id), lambda answer: None)
+def cancel_batch(batch_id: str) -> Call[Batch]:
+    """Stop it; nothing changes where it has ended."""
+    return Call("DELETE", _batch_path(batch_id), _batch)
+
+
+def forget_batch(batch_id: str) -> Call[None]:
+    """Remove the record of one that has ended."""
+    return Call("DELETE", _batch_path(batch_id), lambda answer: None, {"forget": "true"}, gone_is_done=True)
 
 
 def ready() -> Call[None]:
@@ -154,7 +164,7 @@ def _batch(answer: httpx2.Response) -> Batch:
 
 def result(call: Call[T], answer: httpx2.Response) -> T:
     """What the call was for. Raises `Transient`, caused by an `EndpointError`, to come again; else that error itself."""
-    if answer.is_success:
+    if answer.is_success or (call.gone_is_done and answer.status_code == NOT_FOUND):
         try:
             return call.read(answer)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -73,9 +73,13 @@ class Client:
         """All batches."""
         return self._do(calls.batches())
 
-    def cancel_batch(self, batch_id: str) -> None:
-        """Stop a batch, or forget one that has ended; what it wrote stays."""
-        self._do(calls.cancel_batch(batch_id))
+    def cancel_batch(self, batch_id: str) -> Batch:
+        """Stop a batch; one that has ended stays as it is. What it wrote stays."""
+        return self._do(calls.cancel_batch(batch_id))
+
+    def forget_batch(self, batch_id: str) -> None:
+        """Have the server remove a batch that has ended from its list; what it wrote stays."""
+        self._do(calls.forget_batch(batch_id))
 
     def wait_for_batch(
         self,
@@ -160,9 +164,13 @@ class AsyncClient:
         """See `Client.batches`."""
         return await self._do(calls.batches())
 
-    async def cancel_batch(self, batch_id: str) -> None:
+    async def cancel_batch(self, batch_id: str) -> Batch:
         """See `Client.cancel_batch`."""
-        await self._do(calls.cancel_batch(batch_id))
+        return await self._do(calls.cancel_batch(batch_id))
+
+    async def forget_batch(self, batch_id: str) -> None:
+        """See `Client.forget_batch`."""
+        await self._do(calls.forget_batch(batch_id))
 
     async def wait_for_batch(
         self,

@@ -66,4 +66,5 @@ def _quadrants(pixels: np.ndarray) -> list[np.ndarray]:
 
 def _mean_colour(pixels: np.ndarray) -> np.ndarray:
     """Mean of each channel (3,) float64, the same whatever the machine: a sum of integers, divided once."""
-    return pixels.reshape(-1, 3).sum(axis=0, dtype=np.int64) / (pixels.size // 3)
+    rows = pixels.sum(axis=0, dtype=np.uint32)  # first down the columns: whole rows are added at a time
+    return rows.sum(axis=0, dtype=np.int64) / (pixels.size // 3)

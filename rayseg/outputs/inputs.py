@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rayseg import storage
-from rayseg.errors import ObjectNotFound, UsageError
+from rayseg.errors import JobError, ObjectNotFound, UsageError
 from rayseg.formats import coco
 from rayseg.outputs.inventory import MANIFEST, inventory_pages
 from rayseg.outputs.lists import csv_uris, parquet_entries, text_uris
@@ -122,7 +122,8 @@ def plan_inputs(
     """The inputs that `uri` names. `column` is that of a CSV or Parquet list, `root` where relative names start.
 
     An inventory has no relative names; there `root` is the prefix that is wanted of it. `check_read` is called with each
-    file that another one names, before it is read, and may raise: who may name one file may not have every other one read.
+    file that another one names, before it is read or looked for, and may raise a `JobError`: who may name one file may
+    not have every other one read.
 
     Raises `UsageError` where `column` or `root` has no meaning, `StorageError` when `uri` cannot be looked at.
     """
@@ -138,8 +139,8 @@ def plan_inputs(
         "glob": lambda skipped: _listed(storage.glob_pages(uri), _fixed_part(uri), skipped),
         "text": lambda skipped: _unrepeated(_resolved(_unsized(text_uris(uri)), uri, root), skipped),
         "csv": lambda skipped: _unrepeated(_resolved(_unsized(csv_uris(uri, column)), uri, root), skipped),
-        "parquet": lambda skipped: _unrepeated(_resolved(parquet_entries(uri, column), uri, root), skipped),
-        "coco": lambda skipped: _unrepeated(_coco_entries(uri, root), skipped),
+        "parquet": lambda skipped: _unrepeated(_resolved(parquet_entries(uri, column, check_read), uri, root), skipped),
+        "coco": lambda skipped: _unrepeated(_coco_entries(uri, root, check_read), skipped),
         "inventory": lambda skipped: inventory_pages(uri, root, _skip_reason, skipped, check_read),
     }
     return Inputs(uri, kind, streams[kind])
@@ -216,11 +217,11 @@ def _unrepeated(pages: Iterable[list[Entry]], skipped: Counter[str]) -> Iterator
         yield kept
 
 
-def _coco_entries(uri: str, root: str | None) -> Iterator[list[Entry]]:
+def _coco_entries(uri: str, root: str | None, check_read: Callable[[str], object]) -> Iterator[list[Entry]]:
     with storage.open(uri) as file:
         names = coco.image_names(file, uri)
         first = list(itertools.islice(names, _PROBED_NAMES))
-        base = _Base(_coco_root(uri, first, [root] if root else _coco_places(uri)))
+        base = _Base(_coco_root(uri, first, [root] if root else _coco_places(uri), check_read))
         yield from _unsized(base.resolve(name) for name in itertools.chain(first, names))
 
 
@@ -232,11 +233,11 @@ def _coco_places(uri: str) -> list[str]:
     return [folder, f"{folder}/images", f"{above}/images", f"{above}/{split}", f"{above}/images/{split}", above]
 
 
-def _coco_root(uri: str, names: list[str], places: list[str]) -> str:
-    """The first of `places` that holds one of `names`. Raises `UsageError` when none does."""
+def _coco_root(uri: str, names: list[str], places: list[str], check_read: Callable[[str], object]) -> str:
+    """The first of `places` that holds one of `names`, of those that may be read. Raises `UsageError` when none does."""
     for name in names:
         for place in places:
-            if storage.exists(_Base(place).resolve(name)):
+            if _exists(_Base(place).resolve(name), check_read):
                 return place
     if not names:
         return places[0]
@@ -244,6 +245,14 @@ def _coco_root(uri: str, names: list[str], places: list[str]) -> str:
         f"images_root: none of the first {len(names)} images of {uri} (such as {names[0]}) was found in "
         f"{', '.join(dict.fromkeys(places))}; give the folder that its file names start from"
     )
+
+
+def _exists(uri: str, check_read: Callable[[str], object]) -> bool:
+    try:
+        check_read(uri)
+    except JobError:
+        return False
+    return storage.exists(uri)
 
 
 # ---- names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -54,13 +54,16 @@ def csv_uris(uri: str, column: str | None) -> Iterator[str]:
                 yield row[index]
 
 
-def parquet_entries(uri: str, column: str | None) -> Iterator[list[Entry]]:
+def parquet_entries(
+    uri: str, column: str | None, check_read: Callable[[str], object] = lambda uri: None
+) -> Iterator[list[Entry]]:
     """Pages of one column of a Parquet file, or of all in a folder; sizes from `SIZE_COLUMNS` where there is one.
 
-    Nulls and empty values are passed over. Raises `UsageError` for a column that is not there or holds no strings,
-    `NotAList` for a file that is not Parquet.
+    Nulls and empty values are passed over. `check_read` is called with each file, and may raise. Raises `UsageError` for a
+    column that is not there or holds no strings, `NotAList` for a file that is not Parquet.
     """
     for file_uri in _parquet_files(uri):
+        check_read(file_uri)
         with storage.open(file_uri) as file:
             try:
                 yield from _parquet_pages(pq.ParquetFile(file), file_uri, column)

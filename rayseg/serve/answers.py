@@ -19,9 +19,11 @@ from rayseg import kernels
 from rayseg.formats.bridges import joined
 from rayseg.records import Instances
 from rayseg.serve.options import Masks, PredictOptions
+from rayseg.serve.problems import Problem
 from rayseg.views import overlay
 
 JSON, PNG = "application/json", "image/png"
+MOST_PNG_PIXELS = 1 << 30  # of all masks of an answer
 _PNG_LEVEL = 1  # an overlay is made while somebody waits
 
 
@@ -101,7 +103,14 @@ def _polygons(instances: Instances) -> list[list[list[int]]]:
 
 
 def _pngs(instances: Instances) -> list[str]:
-    """Each mask as a base64 PNG of one bit per pixel."""
+    """Each mask as a base64 PNG of one bit per pixel. Raises a `Problem` for more than are made while somebody waits."""
+    height, width = instances.image_hw
+    if len(instances) * height * width > MOST_PNG_PIXELS:
+        found = f"{len(instances)} masks of {width}x{height} pixels"
+        most = f"expected at most {MOST_PNG_PIXELS // (height * width)}"
+        raise Problem(
+            422, "too-many-masks", f"masks=png: {found}, {most}; use max_detections, or masks=rle or polygons"
+        )
     masks = (instances.rles.decode(i).astype(bool) for i in range(len(instances)))
     return [base64.b64encode(_png(Image.fromarray(mask))).decode() for mask in masks]
 

@@ -19,7 +19,7 @@ from ray.serve.config import AutoscalingConfig
 
 from rayseg import specs
 from rayseg.models.checkpoints import describe
-from rayseg.serve import loopback, metrics
+from rayseg.serve import metrics, transport
 from rayseg.serve.auth import Tokens, check_host_setting, load_tokens
 from rayseg.serve.batch_runner import BatchRunner
 from rayseg.serve.dispatch import ServeReplicas
@@ -62,7 +62,7 @@ class Ingress:
         batches: Any = None,
     ) -> None:
         metrics.log_to_stderr()
-        loopback.keep_internal_servers_on_loopback()
+        transport.keep_internal_servers_on_loopback()
         self._door = build_app(service_of(spec, facts, Handles(models, batches)), Tokens(hashes))
 
     def __serve_build_asgi_app__(self) -> Door:
@@ -79,7 +79,7 @@ class Model(ModelReplica):
 
     def __init__(self, facts: ModelFacts, spec: ServeSpec, device: str | None) -> None:
         metrics.log_to_stderr()
-        loopback.keep_internal_servers_on_loopback()
+        transport.keep_internal_servers_on_loopback()
         super().__init__(facts, spec, device)
 
     def __del__(self) -> None:
@@ -92,7 +92,7 @@ class Batches(BatchRunner):
 
     async def __init__(self, spec: ServeSpec, facts: Sequence[ModelFacts], handles: Mapping[str, Any]) -> None:
         metrics.log_to_stderr()
-        loopback.keep_internal_servers_on_loopback()
+        transport.keep_internal_servers_on_loopback()
         replicas = {name: ServeReplicas(name, handle) for name, handle in handles.items()}
         prefixes = Prefixes(spec.read_prefixes, spec.write_prefixes)
         super().__init__(spec, {one.name: one for one in facts}, replicas, prefixes)
@@ -118,8 +118,13 @@ def deploy(spec: ServeSpec, facts: Sequence[ModelFacts]) -> Handles:
 
 def undeploy(spec: ServeSpec) -> None:
     """End what `deploy` started, each replica after the requests it has at hand."""
-    for name in (*([BATCHES_NAME] if spec.batches else []), *map(app_name, spec.named_models)):
+    for name in names(spec):
         serve.delete(name)
+
+
+def names(spec: ServeSpec) -> list[str]:
+    """The applications that `deploy` makes, the one that calls others first."""
+    return [*([BATCHES_NAME] if spec.batches else []), *map(app_name, spec.named_models)]
 
 
 def build(args: Mapping[str, Any]) -> Application:

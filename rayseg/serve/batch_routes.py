@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rayseg.serve import openapi
-from rayseg.serve.batch_runner import BatchRequest
+from rayseg.serve.batch_requests import BatchRequest
 from rayseg.serve.batch_store import State
 from rayseg.serve.problems import Problem
 from rayseg.serve.service import Replicas, Service
@@ -133,13 +133,17 @@ def router(service: Service) -> APIRouter:
         "/v1/batches/{id}",
         status_code=202,
         response_model=Batch,
-        responses={204: {"description": "had ended, and is forgotten; its output stays"}}
-        | openapi.problems(401, 404, 421, 422, 429, 500, 503),
+        responses={204: {"description": "forgotten; its output stays"}}
+        | openapi.problems(401, 404, 409, 421, 422, 429, 500, 503),
     )
-    async def cancel(id: _ID) -> Response:
-        """Cancel a batch that is under way, or forget one that has ended. What it has written stays."""
-        batch = await _called(service, "cancel", id)
-        return Response(status_code=204) if batch is None else JSONResponse(batch, 202)
+    async def cancel(
+        id: _ID, forget: Annotated[bool, Query(description="remove the record of a batch that has ended")] = False
+    ) -> Response:
+        """Cancel a batch; one that has ended stays as it is, however often this is asked. What it has written stays."""
+        if forget:
+            await _called(service, "forget", id)
+            return Response(status_code=204)
+        return JSONResponse(await _called(service, "cancel", id), 202)
 
     return routes
 

@@ -230,7 +230,7 @@ class BatchRun:
         if isinstance(outcome, ChunkFailed):
             if not outcome.transient:
                 raise JobError(outcome.message)
-            return _Fault(outcome.message, counts=False)
+            return _Fault(outcome.message, outcome.counts)
         self._count(driver.ledger, outcome)
         return None
 

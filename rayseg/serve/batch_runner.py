@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rayseg import storage
-from rayseg.errors import RaysegError, StorageError, UsageError
-from rayseg.outputs.spec import OutputSpec
+from rayseg.errors import JobError, RaysegError, StorageError, UsageError
+from rayseg.serve.batch_requests import Asking, BatchRequest, counts, described, overlap, unstored
 from rayseg.serve.batch_run import BatchRun, Means
 from rayseg.serve.batch_store import BatchRecord, BatchStore, State, is_id, new_record
 from rayseg.serve.fair_share import FairShare
@@ -26,26 +25,15 @@ from rayseg.serve.prefixes import Prefixes
 from rayseg.serve.problems import Problem, busy
 from rayseg.serve.service import ModelFacts, Replicas
 from rayseg.serve.spec import ServeSpec
-from rayseg.storage.entry import scheme_of
-from rayseg.storage.local import path_of
 
 MOST_AT_ONCE = 8  # batches under way; the others are queued
 MOST_UNENDED = 1000
 WATCH_S = 5.0
+RESUME_WAIT_S = 10.0  # that a new batch waits until those of before the restart are known
 _THREADS = 4 * MOST_AT_ONCE
 
 Value = TypeVar("Value")
 _log = logging.getLogger("rayseg.serve")
-
-
-@dataclass(frozen=True)
-class BatchRequest:
-    """What a caller asks for. `images` is a prefix, glob or list, or the images themselves; options as `OutputSpec`'s."""
-
-    images: str | Sequence[str]
-    out: str
-    model: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,15 +57,16 @@ class BatchRunner:
         if spec.batches is None:
             raise UsageError("batches: names no folder for their records")
         self.store = BatchStore(spec.batches)
-        local = scheme_of(spec.batches) in ("", "file")
-        self._records = os.path.realpath(path_of(spec.batches)) if local else spec.batches
-        self._spec, self._facts, self._replicas, self._prefixes = spec, facts, replicas, prefixes
+        self._asking = Asking(spec, facts, prefixes, self.store)
+        self._facts, self._replicas, self._prefixes = facts, replicas, prefixes
         self._calls = chunk_calls(spec)
         self._shares = {name: FairShare(self._calls) for name in facts}
         self._threads = ThreadPoolExecutor(_THREADS, "rayseg-batches")
         self._going: dict[str, _Going] = {}
         self._at_once = asyncio.Semaphore(MOST_AT_ONCE)
         self._creating = asyncio.Lock()
+        self._resumed = asyncio.Event()
+        self._stuck: dict[str, str] = {}  # batches that cannot go on here, and why
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -105,14 +94,14 @@ class BatchRunner:
         except Problem as problem:
             return problem
         except StorageError as error:
-            return _unstored(error)
+            return unstored(error)
 
     async def listing(self, limit: int) -> dict[str, Any] | Problem:
         """The latest batches first."""
         try:
             records = await self._in_thread(self.store.newest, limit)
         except StorageError as error:
-            return _unstored(error)
+            return unstored(error)
         return {"batches": [self._described(record) for record in records]}
 
     async def get(self, id: str) -> dict[str, Any] | Problem:
@@ -122,19 +111,18 @@ class BatchRunner:
         except Problem as problem:
             return problem
         except StorageError as error:
-            return _unstored(error)
+            return unstored(error)
 
-    async def cancel(self, id: str) -> dict[str, Any] | Problem | None:
-        """Cancel a batch, which it says of itself then; one that has ended is forgotten, None. Outputs stay."""
+    async def cancel(self, id: str) -> dict[str, Any] | Problem:
+        """Cancel a batch, which it says of itself then; one that has ended stays as it is. Outputs stay."""
         try:
             record = await self._found(id)
             if record.ended:
-                await self._in_thread(self.store.remove, id)
-                return None
+                return self._described(record)
             going = self._going.get(id)
-            counts = _counts(going.run) if going else {}
+            reached = counts(going.run) if going else {}
             changed = await self._in_thread(
-                self.store.update, id, lambda found: found.with_state("cancelled", **counts)
+                self.store.update, id, lambda found: found.with_state("cancelled", **reached)
             )
             if going is not None:
                 going.task.cancel()
@@ -142,7 +130,18 @@ class BatchRunner:
         except Problem as problem:
             return problem
         except StorageError as error:
-            return _unstored(error)
+            return unstored(error)
+
+    async def forget(self, id: str) -> Problem | None:
+        """Remove the record of a batch that has ended. Outputs stay."""
+        try:
+            if not (await self._found(id)).ended:
+                raise Problem(409, "not-ended", f"batch {id} has not ended; cancel it first")
+            await self._in_thread(self.store.remove, id)
+        except Problem as problem:
+            return problem
+        except StorageError as error:
+            return unstored(error)
 
     # ---- asking
 
@@ -151,63 +150,65 @@ class BatchRunner:
             return await self._create(request)
 
     async def _create(self, request: BatchRequest) -> dict[str, Any]:
-        model = self._model(request.model)
-        spec = await self._in_thread(self._output_spec, request, model)
+        model = self._asking.model(request.model)
+        await self._wait_until_resumed()
+        spec = await self._in_thread(self._asking.output_spec, request, model)
         for going in [going for going in self._going.values() if not going.run.over]:
             if going.run.spec == spec and not going.task.cancelling():
                 return self._described(going.record)
-            if _overlap(going.run.spec.out, spec.out):
+            if overlap(going.run.spec.out, spec.out):
                 raise Problem(409, "output-in-use", f"out: batch {going.run.id} is writing {going.run.spec.out}")
         if len(self._going) >= MOST_UNENDED:
             raise busy(f"{MOST_UNENDED} batches wait or run; try again when some have ended", 60)
         record = new_record(model.name, spec.model_dump())
-        await self._in_thread(self.store.add, record)
+        try:
+            await self._in_thread(self.store.add, record)
+        except StorageError:
+            self._keep(self._adopt(record))
+            raise
         self._go(record)
         return self._described(record)
 
-    def _model(self, name: str | None) -> ModelFacts:
-        chosen = name or next(iter(self._facts))
-        if chosen not in self._facts:
-            raise Problem(404, "unknown-model", f"model {chosen[:64]!r}: expected one of {', '.join(self._facts)}")
-        return self._facts[chosen]
-
-    def _output_spec(self, request: BatchRequest, model: ModelFacts) -> OutputSpec:
-        """What the output shall be. Raises a `Problem` for URIs outside and for what contradicts itself."""
-        options = dict(request.options)
-        if options.get("images_root") is not None:
-            options["images_root"] = self._prefixes.readable(options["images_root"])
-        out = self._prefixes.writable(request.out).rstrip("/")
-        if _overlap(out, self._records):
-            raise Problem(403, "uri-not-allowed", "out: the records of batches lie there; give another folder")
-        spec = OutputSpec(
-            images=self._images(request.images),
-            model=model.uri,
-            out=out,
-            max_pixels=self._spec.max_pixels,
-            max_bytes=self._spec.max_body_bytes,
-            **options,
-        )
+    async def _wait_until_resumed(self) -> None:
+        """Else what is under way already would be created a second time."""
         try:
-            spec.check_apart()
-        except UsageError as error:
-            raise Problem(422, "bad-request", str(error)) from None
-        return spec
+            await asyncio.wait_for(self._resumed.wait(), RESUME_WAIT_S)
+        except TimeoutError:
+            raise busy("the batches that there are, are still being looked up; try again", 5) from None
 
-    def _images(self, images: str | Sequence[str]) -> str:
-        if isinstance(images, str):
-            allowed = self._prefixes.readable(images)
-            return f"{allowed.rstrip('/')}/" if images.endswith("/") else allowed
-        return self.store.put_list([self._prefixes.readable(image) for image in images])
+    async def _adopt(self, record: BatchRecord) -> None:
+        """Run a batch whose record may have been put though the store did not say so; nobody else would."""
+        found = None
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                found = await self._in_thread(self.store.read, record.id)
+                break
+            except StorageError as error:
+                _log.warning("a batch's record cannot be read yet", extra={"fields": {"error": str(error)}})
+        if found is None or found.ended or found.id in self._going:
+            return
+        if any(overlap(going.run.spec.out, record.spec["out"]) for going in self._going.values()):
+            await self._insist(lambda: self.store.remove(record.id))  # it was asked for again meanwhile
+        else:
+            self._go(found)
 
     async def _found(self, id: str) -> BatchRecord:
-        record = await self._in_thread(self.store.read, id) if is_id(id) else None
+        try:
+            record = await self._in_thread(self.store.read, id) if is_id(id) else None
+        except JobError as error:
+            _log.error("a record cannot be read", extra={"fields": {"batch": id, "error": str(error)}})
+            raise Problem(404, "unknown-batch", f"the record of batch {id} is damaged; the log says how") from None
         if record is None:
             raise Problem(404, "unknown-batch", f"there is no batch {id[:64]!r}")
         return record
 
     def _described(self, record: BatchRecord) -> dict[str, Any]:
         going = self._going.get(record.id)
-        return described(record, None if record.ended or going is None else going.run)
+        if record.ended or going is None:
+            stuck = None if record.ended else self._stuck.get(record.id)
+            return described(record, None) | ({"error": stuck} if stuck else {})
+        return described(record, going.run)
 
     # ---- running
 
@@ -220,8 +221,17 @@ class BatchRunner:
                 _log.warning("batches cannot be listed yet", extra={"fields": {"error": str(error)}})
                 await asyncio.sleep(WATCH_S)
         for record in reversed(records):
-            if not record.ended and record.model in self._facts and record.id not in self._going:
+            if record.ended or record.id in self._going:
+                continue
+            try:
                 self._go(record)
+            except (KeyError, ValueError) as error:
+                known = record.model in self._facts
+                why = "its record is of another version" if known else f"there is no model {record.model!r} here now"
+                self._stuck[record.id] = f"it cannot go on: {why}"
+                fields = {"batch": record.id, "why": why, "error": str(error)}
+                _log.error("a batch cannot go on", extra={"fields": fields})
+        self._resumed.set()
 
     def _go(self, record: BatchRecord) -> None:
         facts = self._facts[record.model]
@@ -235,13 +245,13 @@ class BatchRunner:
         """One batch to its end, which its record tells; stopped with the server it stays as it is."""
         try:
             manifest = await run.go()
-            counts = {"total": manifest["inputs"], "done": manifest["inputs"], "failed": manifest["failed"]}
-            await self._end(run, "done", counts)
+            whole = {"total": manifest["inputs"], "done": manifest["inputs"], "failed": manifest["failed"]}
+            await self._end(run, "done", whole)
         except (RaysegError, OSError) as error:
-            await self._end(run, "failed", _counts(run) | {"error": str(error)})
+            await self._end(run, "failed", counts(run) | {"error": str(error)})
         except Exception as error:
             _log.error("a batch failed", extra={"fields": {"batch": run.id}}, exc_info=error)
-            await self._end(run, "failed", _counts(run) | {"error": "failed on our side; the server's log says why"})
+            await self._end(run, "failed", counts(run) | {"error": "failed on our side; the server's log says why"})
         finally:
             self._going.pop(run.id, None)
 
@@ -252,7 +262,7 @@ class BatchRunner:
     def _note(self, run: BatchRun) -> None:
         """Put a batch's new state into its record, in its own time; the latest one, whichever put is the last."""
         self._keep(
-            self._insist(lambda: self.store.update(run.id, lambda record: record.with_state(run.state, **_counts(run))))
+            self._insist(lambda: self.store.update(run.id, lambda record: record.with_state(run.state, **counts(run))))
         )
 
     async def _insist(self, put: Callable[[], Any]) -> None:
@@ -292,48 +302,3 @@ class BatchRunner:
 
     async def _in_thread(self, work: Callable[..., Value], *args: Any) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
-
-
-def described(record: BatchRecord, run: BatchRun | None) -> dict[str, Any]:
-    """A batch as callers see it; `run` is what is going on here and now."""
-    spec = record.spec
-    found: dict[str, Any] = {
-        "id": record.id,
-        "state": record.state if run is None else run.state,
-        "model": record.model,
-        "images": spec["images"],
-        "out": spec["out"],
-        "options": {name: spec[name] for name in OPTIONS if spec.get(name) is not None},
-        "created": record.created,
-        "finished": record.finished,
-        "total": record.total,
-        "done": record.done,
-        "failed": record.failed,
-        "rate": None,
-        "eta_s": None,
-        "error": record.error if run is None else run.error,
-    }
-    if run is not None and run.meter is not None:
-        now = run.meter.snapshot()
-        found |= {"total": now.total, "done": now.stored, "failed": now.failed, "rate": now.rate, "eta_s": now.eta_s}
-    return found
-
-
-OPTIONS = ("score_threshold", "iou_threshold", "max_detections", "limit", "column", "images_root")
-
-
-def _counts(run: BatchRun) -> dict[str, Any]:
-    if run.meter is None:
-        return {}
-    return {"total": run.meter.total, "done": run.meter.stored, "failed": run.meter.failed}
-
-
-def _overlap(a: str, b: str) -> bool:
-    """Whether one of two folders lies in the other, or is it."""
-    a, b = a.rstrip("/") + "/", b.rstrip("/") + "/"
-    return a.startswith(b) or b.startswith(a)
-
-
-def _unstored(error: StorageError) -> Problem:
-    _log.error("the records of batches", extra={"fields": {"error": str(error)}})
-    return busy("the store that holds the records of batches does not answer; try again", 5)

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 
 from rayseg import images, storage
 from rayseg.annotations import AnnotatedImage, Annotation, Category, Dataset, Mask
-from rayseg.errors import ImageError
+from rayseg.errors import Conflict, ImageError
 from rayseg.formats.losses import Losses
 from rayseg.formats.rayseg import to_bytes
 from rayseg.records import Instances
@@ -134,6 +134,9 @@ class Capture:
         while True:
             try:
                 storage.create(uri, data)
+                self._settle(taken, written=True)
+                return
+            except Conflict:  # the name is this file's alone: an earlier try has put it, and the answer was lost
                 self._settle(taken, written=True)
                 return
             except Exception as error:

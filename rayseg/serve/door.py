@@ -2,7 +2,7 @@
 
 An ASGI middleware. In order: request id, Host, token, rate; then `limits.BodyGate` and the application. Whatever refuses,
 answers with a problem document. Paths below /v1, and /metrics, need a token where there are tokens; health, the
-documentation and the page, which hold nothing of anyone's, do not.
+documentation and the page, which hold nothing of anyone's, do not: nothing there takes a body, and none is read.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rayseg.serve import auth, problems
 from rayseg.serve.auth import ANONYMOUS, Tokens
-from rayseg.serve.limits import BodyGate, BodyLimits, Rates
-from rayseg.serve.metrics import Metrics
+from rayseg.serve.limits import CALLER, BodyGate, BodyLimits, Rates
+from rayseg.serve.metrics import REQUEST_ID, Metrics
 from rayseg.serve.problems import REQUEST_ID_HEADER, Problem, busy
 from rayseg.serve.spec import ServeSpec
 
@@ -28,7 +29,7 @@ class Door:
     """Wraps `app`. `drain` lets nobody new in and waits for those inside."""
 
     def __init__(self, app: ASGIApp, spec: ServeSpec, tokens: Tokens, metrics: Metrics) -> None:
-        self._gate = BodyGate(app, body_limits(spec), refuse)
+        self._app, self._gate = app, BodyGate(app, body_limits(spec), refuse)
         self._tokens, self._metrics = tokens, metrics
         self._rates = Rates(spec.rate_per_s, spec.rate_burst)
         self._draining = False
@@ -41,6 +42,7 @@ class Door:
             await self._gate(scope, receive, send)
             return
         visit = _Visit(scope, send)
+        REQUEST_ID.set(visit.request_id)
         self._inside += 1
         try:
             await self._enter(visit, receive)
@@ -62,6 +64,10 @@ class Door:
         except Problem as problem:
             await refuse(visit.scope, visit.send, problem)
             return
+        if not needs_token(visit.scope["path"]):
+            await self._app(visit.scope, receive, visit.send)
+            return
+        visit.scope["state"][CALLER] = visit.caller
         await self._gate(visit.scope, receive, visit.send)
 
     def _admitted(self, scope: Scope) -> str:
@@ -83,7 +89,7 @@ class Door:
         self._metrics.request_s.labels(route).observe(seconds)
         if visit.problem:
             self._metrics.rejected.labels(visit.problem).inc()
-        fields = {"request_id": visit.request_id, "caller": visit.caller, "method": visit.method}
+        fields: dict[str, Any] = {"caller": visit.caller, "method": visit.method}
         fields |= {"path": visit.scope["path"][:200], "status": status, "ms": round(seconds * 1000, 2)}
         if visit.problem:
             fields["problem"] = visit.problem

@@ -32,7 +32,9 @@ _KINDS = {404: "not-found", 405: "method-not-allowed"}
 def build_app(service: Service, tokens: Tokens | None = None) -> Door:
     """The application that answers for `service`, behind its door."""
     tokens = tokens or Tokens({})
-    app = FastAPIOffline(title="rayseg", version=__version__, description=_DESCRIPTION, redoc_url=None)
+    app = FastAPIOffline(
+        title="rayseg", version=__version__, description=_DESCRIPTION, redoc_url=None, redirect_slashes=False
+    )
     app.include_router(predict_routes.router(service))
     app.include_router(batch_routes.router(service))
     app.include_router(models_routes.router(service))
@@ -85,6 +87,5 @@ def _methods(request: Request) -> str:
 
 
 async def _of_anything(request: Request, error: Any) -> Response:
-    fields = {"request_id": getattr(request.state, "request_id", None)}
-    _log.error("failed", extra={"fields": fields}, exc_info=error)
+    _log.error("failed", exc_info=error)
     return _answer(request, problems.internal())

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rayseg import images, storage
-from rayseg.errors import ImageError, RaysegError
+from rayseg.errors import ImageError, ModelError, RaysegError
 from rayseg.formats.parts import RowError, rows_table
 from rayseg.models.predictor import Predictor
 from rayseg.models.preprocess import Prepared
@@ -27,7 +27,7 @@ from rayseg.outputs.loading import prepare_image, read_image
 from rayseg.outputs.writing import WriteJob, Written, put_part
 from rayseg.records import Instances
 from rayseg.serve.limits import Budget
-from rayseg.serve.scheduling import Scheduler
+from rayseg.serve.scheduling import ForwardFailed, Scheduler
 from rayseg.serve.spec import ServeSpec
 
 CHUNKS_AT_ONCE = 2  # one has the model while the other is read, or written
@@ -71,10 +71,11 @@ class BatchChunk:
 
 @dataclass(frozen=True)
 class ChunkFailed:
-    """Why there is no part; `transient`: the same chunk may well succeed later."""
+    """Why there is no part; `transient`: the same chunk may well succeed later. `counts`: it may itself be the cause."""
 
     message: str
     transient: bool
+    counts: bool = False
 
 
 def chunk_calls(spec: ServeSpec) -> int:
@@ -103,6 +104,8 @@ class Labeller:
             try:
                 results = await _Labelling(self, chunk).results()
                 part = await _in(self.reading, self._put, chunk, results)
+            except ForwardFailed as error:
+                return ChunkFailed(f"{error}; the server's log says why", transient=True, counts=True)
             except (RaysegError, OSError) as error:
                 return ChunkFailed(str(error), storage.is_transient(error))
             return Written(part, {"busy": time.perf_counter() - began})
@@ -123,7 +126,8 @@ class _Labelling:
         self._results: list[Result | None] = [None] * len(chunk.uris)
 
     async def results(self) -> list[Result]:
-        """What became of each image, in the chunk's order. Raises `StorageError` where storage does not answer."""
+        """What became of each image, in the chunk's order. Raises `StorageError` where storage does not answer, and
+        `ForwardFailed` where the model does not."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 taking = tasks.create_task(self._take_groups())
@@ -180,9 +184,13 @@ class _Labelling:
         prepared = [image for image, _ in group]
         found = await self._labeller.scheduler.results(prepared, online=False, thresholds=self._thresholds)
         for one, (image, result) in zip(found, group, strict=True):
-            if isinstance(one, RaysegError):
-                one = RowError("model", one.kind, str(one), image.image_hw)  # noqa: PLW2901
-            if not result.done():
+            if result.done():
+                continue
+            if isinstance(one, ModelError):
+                result.set_result(RowError("model", one.kind, str(one), image.image_hw))
+            elif isinstance(one, RaysegError):
+                result.set_exception(one)
+            else:
                 result.set_result(one)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,8 +16,11 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rayseg.serve.auth import ANONYMOUS
 from rayseg.serve.problems import Problem, busy
 
+CALLER = "caller"
+"""In a request's state: whose body it is. A caller may have half of the room for bodies, those without a name all of it."""
 _MOST_BUCKETS = 10_000
 
 
@@ -110,12 +113,15 @@ class BodyGate:
     def __init__(self, app: ASGIApp, limits: BodyLimits, refuse: Callable[[Scope, Send, Problem], Any]) -> None:
         self._app, self._limits, self._refuse = app, limits, refuse
         self.budget = Budget(limits.max_waiting_bytes)
+        self._most_of_one = max(limits.max_body_bytes, limits.max_waiting_bytes // 2)
+        self._of_callers: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS", "DELETE"):
             await self._app(scope, receive, send)
             return
-        held = _Held(self.budget)
+        caller = scope.get("state", {}).get(CALLER, ANONYMOUS)
+        held = _Held(self.budget, self._of_callers, caller, self._most_of_one)
         try:
             try:
                 body = await self._read(scope, receive, held)
@@ -165,18 +171,26 @@ class BodyGate:
 
 
 class _Held:
-    """What one request has of a budget."""
+    """What one request has of a budget, and of its caller's part of it."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, of_callers: Counter[str], caller: str, most_of_one: int) -> None:
         self._budget, self._bytes = budget, 0
+        self._of_callers, self._caller, self._most_of_one = of_callers, caller, most_of_one
 
     def add(self, count: int) -> bool:
-        taken = self._budget.take(count)
-        self._bytes += count if taken else 0
-        return taken
+        if self._caller != ANONYMOUS and self._of_callers[self._caller] + count > self._most_of_one:
+            return False
+        if not self._budget.take(count):
+            return False
+        self._bytes += count
+        self._of_callers[self._caller] += count
+        return True
 
     def release(self) -> None:
         self._budget.give(self._bytes)
+        self._of_callers[self._caller] -= self._bytes
+        if not self._of_callers[self._caller]:
+            del self._of_callers[self._caller]
 
 
 class _Replay:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextvars import ContextVar
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,6 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STAGES = ("queue", "decode", "forward", "finish")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Of the request that is being answered, in ingress and replica."""
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -63,11 +66,13 @@ class Metrics:
 
 
 class JsonLines(logging.Formatter):
-    """A record as one JSON object: time, level, event, and what `extra={"fields": {...}}` holds."""
+    """A record as one JSON object: time, level, event, request id, and what `extra={"fields": {...}}` holds."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         line: dict[str, Any] = {"time": moment, "level": record.levelname.lower(), "event": record.getMessage()}
+        if request_id := REQUEST_ID.get():
+            line["request_id"] = request_id
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from fastapi import APIRouter
@@ -74,8 +75,9 @@ def router(service: Service) -> APIRouter:
     @routes.get("/metrics", tags=["health"], response_class=Response, responses={200: _TEXT, **_GUARDED})
     async def prometheus() -> Response:
         """Counts and times, for Prometheus."""
-        for name, count in (await service.ready()).items():
-            service.metrics.replicas.labels(name).set(count)
+        with contextlib.suppress(Problem):  # then the gauge stays as it was, and all else is told
+            for name, count in (await service.ready()).items():
+                service.metrics.replicas.labels(name).set(count)
         return Response(service.metrics.exposition(), media_type=metrics.MEDIA_TYPE)
 
     return routes

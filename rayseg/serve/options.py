@@ -44,14 +44,18 @@ def class_ids(text: str | None, class_names: Sequence[str]) -> tuple[int, ...]:
     """The ids of comma-separated names. Raises a `Problem` that names the nearest one."""
     if text is None:
         return ()
-    ids = []
-    for name in text.split(","):
-        if name.strip() not in class_names:
-            raise Problem(
-                422, "unknown-class", f"classes: {name.strip()[:64]!r} is not a class; {_hint(name, class_names)}"
-            )
-        ids.append(class_names.index(name.strip()))
-    return tuple(sorted(set(ids)))
+    ids, parts = set(), text.split(",")
+    longest = 1 + max((name.count(",") for name in class_names), default=0)  # a name may have commas itself
+    while parts:
+        names = (",".join(parts[:count]).strip() for count in range(min(longest, len(parts)), 0, -1))
+        name = next((name for name in names if name in class_names), None)
+        if name is None:
+            unknown = parts[0].strip()
+            detail = f"classes: {unknown[:64]!r} is not a class; {_hint(unknown, class_names)}"
+            raise Problem(422, "unknown-class", detail)
+        ids.add(class_names.index(name))
+        del parts[: 1 + name.count(",")]
+    return tuple(sorted(ids))
 
 
 def check_names(given: Iterable[str]) -> None:

@@ -57,7 +57,7 @@ def router(service: Service) -> APIRouter:
         wanted = PredictOptions(score_threshold, iou_threshold, max_detections, ids, masks, form)
         source = await _source(request, service)
         answer: Answer = await service.replicas[facts.name].call(
-            "predict", source, wanted, timeout_s=service.spec.request_timeout_s
+            "predict", source, wanted, request.state.request_id, timeout_s=service.spec.request_timeout_s
         )
         service.metrics.predicted(facts.name, answer.seconds, answer.batch, answer.instances, answer.captured)
         return Response(answer.body, media_type=answer.media_type, headers={"Vary": "Accept"})

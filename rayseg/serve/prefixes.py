@@ -51,7 +51,7 @@ class Prefixes:
         _check_spelling(uri)
         scheme = scheme_of(uri)
         if scheme in _LOCAL:
-            real = os.path.realpath(_path_of(uri))
+            real = _real_path(uri)
             roots = [os.path.realpath(local.path_of(prefix)) for prefix in prefixes if scheme_of(prefix) in _LOCAL]
             if any(_below(real, root) for root in roots):
                 return real
@@ -62,11 +62,21 @@ class Prefixes:
         raise _refused(uri, access, bool(prefixes))
 
 
-def _path_of(uri: str) -> str:
+def _real_path(uri: str) -> str:
+    """The local path behind a URI and every link. Raises a `Problem` where one of them is spelt as none should be."""
     try:
-        return local.path_of(uri)
+        path = local.path_of(uri)
     except StorageError:
         raise Problem(422, "bad-uri", "uri: expected file:///path, without a machine's name") from None
+    _check_characters(path)
+    real = os.path.realpath(path)
+    _check_characters(real)
+    return real
+
+
+def _check_characters(text: str) -> None:
+    if _BAD_CHARACTER.search(text):
+        raise Problem(422, "bad-uri", "uri: control characters and backslashes are not taken")
 
 
 def _below(uri: str, prefix: str) -> bool:
@@ -88,8 +98,7 @@ def _check_prefix(field: str, prefix: str) -> None:
 def _check_spelling(uri: str) -> None:
     if not uri or len(uri) > _MOST_CHARACTERS:
         raise Problem(422, "bad-uri", f"uri: expected 1 to {_MOST_CHARACTERS} characters, found {len(uri)}")
-    if _BAD_CHARACTER.search(uri):
-        raise Problem(422, "bad-uri", "uri: control characters and backslashes are not taken")
+    _check_characters(uri)
     scheme = scheme_of(uri)
     rest = uri.partition("://")[2] if scheme not in ("", "file") else uri
     if ("/." in f"/{rest}" or "%" in rest) and any(_is_dots(segment) for segment in rest.split("/")):

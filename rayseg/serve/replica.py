@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,6 @@ from rayseg.errors import (
     AccessDenied,
     ImageError,
     ModelError,
-    RaysegError,
     StorageError,
     WrongCredentials,
 )
@@ -36,19 +36,23 @@ from rayseg.serve.answers import Answer
 from rayseg.serve.capture import Capture
 from rayseg.serve.labelling import BatchChunk, ChunkFailed, Labeller
 from rayseg.serve.limits import Budget
+from rayseg.serve.metrics import REQUEST_ID
 from rayseg.serve.options import PredictOptions
 from rayseg.serve.problems import Problem, busy
-from rayseg.serve.scheduling import QueueFull, Scheduler, Times
+from rayseg.serve.scheduling import ForwardFailed, QueueFull, Scheduler, Times
 from rayseg.serve.service import ModelFacts
 from rayseg.serve.spec import ServeSpec
 
 READ_THREADS = 16
 DECODE_THREADS = 2
 FINISH_THREADS = 2
+ANSWER_THREADS = 2
 CAPTURE_S = 10.0  # that a replica waits in the end for what it has captured to be written
 _FAILURES_UNTIL_UNHEALTHY = 3
+_UNHEALTHY_S = 1.0  # that a chunk of a batch waits at a replica that is about to be replaced
 
 Value = TypeVar("Value")
+_log = logging.getLogger("rayseg.serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ class ModelReplica:
             self.predictor.max_detections,
             self.predictor.mask_threshold,
         )
-        self._threads = ThreadPoolExecutor(DECODE_THREADS, "rayseg-decode")
+        self._decoding = ThreadPoolExecutor(DECODE_THREADS, "rayseg-decode")
+        self._answering = ThreadPoolExecutor(ANSWER_THREADS, "rayseg-answer")  # apart: masks as PNG take their time
         self._reading = ThreadPoolExecutor(READ_THREADS, "rayseg-read")  # apart: a slow store must hold up nobody else
         self._pixels = Budget(2 * spec.max_pixels)
         self._bytes = Budget(max(spec.max_waiting_bytes, spec.max_body_bytes))
@@ -88,8 +93,11 @@ class ModelReplica:
         self.capture = Capture(spec.capture, facts, keep_images=spec.capture_images) if spec.capture else None
         self._warm_up()
 
-    async def predict(self, source: bytes | str, options: PredictOptions) -> Answer | Problem:
+    async def predict(
+        self, source: bytes | str, options: PredictOptions, request_id: str | None = None
+    ) -> Answer | Problem:
         """The answer for an image's bytes, or for the URI of one, which the ingress has found to be allowed."""
+        REQUEST_ID.set(request_id)
         try:
             return await self._predict(source, options)
         except Problem as problem:
@@ -100,9 +108,15 @@ class ModelReplica:
             return _bad_image(error)
         except ModelError as error:
             return Problem(422, "image-not-taken", f"the model cannot take this image: {error}")
+        except ForwardFailed as error:
+            _log.error("a prediction failed", extra={"fields": {"model": self.facts.name, "error": str(error)}})
+            return Problem(503, "model-failed", "the model failed; try again", headers={"Retry-After": "1"})
 
     async def label(self, chunk: BatchChunk) -> Written | ChunkFailed:
         """One chunk of a batch, as a part of its output."""
+        if self._unhealthy:  # it fails fast, and would draw to itself what others could do
+            await asyncio.sleep(_UNHEALTHY_S)
+            return ChunkFailed("the model fails in one replica, which is being replaced", transient=True)
         return await self.labeller.label(chunk)
 
     def close(self) -> None:
@@ -112,8 +126,12 @@ class ModelReplica:
 
     async def check_health(self) -> None:
         """Ray Serve asks now and then; a model that only fails, after a GPU's error for instance, is started anew."""
-        if self._failures >= _FAILURES_UNTIL_UNHEALTHY:
+        if self._unhealthy:
             raise ModelError(f"{self.facts.name}: the last {self._failures} forwards failed")
+
+    @property
+    def _unhealthy(self) -> bool:
+        return self._failures >= _FAILURES_UNTIL_UNHEALTHY
 
     async def _predict(self, source: bytes | str, options: PredictOptions) -> Answer:
         if isinstance(source, bytes):
@@ -126,13 +144,15 @@ class ModelReplica:
     async def _predict_bytes(self, data: bytes, options: PredictOptions, source: str | None = None) -> Answer:
         async with self._pixels.held(_pixels_of(data, self.spec)):  # decoded images are most of the memory
             began = time.perf_counter()
-            decoded = await self._in_thread(self._decode, data, options.form == "overlay")
+            decoded = await _in(self._decoding, self._decode, data, options.form == "overlay")
             decode_s = time.perf_counter() - began
             times = Times()
             thresholds = options.thresholds(self._own)
             (found,) = await self.scheduler.run([decoded.prepared], online=True, thresholds=thresholds, times=times)
-            answer = await self._in_thread(self._answer, decoded.image, found, options, decode_s, times)
-            return answer if self.capture is None else replace(answer, captured=self.capture.offer(found, data, source))
+            answer = await _in(self._answering, self._answer, decoded.image, found, options, decode_s, times)
+            if self.capture is None:
+                return answer
+            return replace(answer, captured=self.capture.offer(found, data, source, REQUEST_ID.get()))
 
     def _decode(self, data: bytes, keep: bool) -> _Decoded:
         image = images.decode(data, max_pixels=self.spec.max_pixels, max_bytes=self.spec.max_body_bytes)
@@ -151,9 +171,6 @@ class ModelReplica:
             media_type = answers.JSON
         return Answer(body, media_type, len(found), seconds, times.batch)
 
-    async def _in_thread(self, work: Callable[..., Value], *args: Any) -> Value:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
-
     def _detect(self, batch: Sequence[Prepared | np.ndarray], thresholds: Thresholds) -> list[RawDetections]:
         """Called by the scheduler's one forward thread, so the predictor's thresholds are this batch's."""
         predictor = self.predictor
@@ -161,7 +178,7 @@ class ModelReplica:
         predictor.max_detections = thresholds.max_detections
         try:
             found = predictor.detect(batch)
-        except RaysegError:
+        except ModelError:
             raise
         except Exception:
             self._failures += 1
@@ -180,6 +197,10 @@ class ModelReplica:
             images.decode(file.getvalue())
         self.predictor.predict([blank])
         kernels.warm_up(everything=False)
+
+
+async def _in(threads: ThreadPoolExecutor, work: Callable[..., Value], *args: Any) -> Value:
+    return await asyncio.get_running_loop().run_in_executor(threads, work, *args)
 
 
 def max_ongoing(spec: ServeSpec) -> int:

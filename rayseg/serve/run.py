@@ -22,6 +22,7 @@ from rayseg import cluster
 from rayseg.errors import JobError, ModelError, UsageError
 from rayseg.serve import application, metrics
 from rayseg.serve.auth import check_host_setting, load_tokens
+from rayseg.serve.claims import claim
 from rayseg.serve.connections import connections
 from rayseg.serve.ingress import build_app
 from rayseg.serve.prefixes import Prefixes
@@ -38,7 +39,7 @@ def run(spec: ServeSpec, say: Say) -> None:
     check_host_setting(spec.host, tokens)
     Prefixes(spec.read_prefixes, spec.write_prefixes)
     facts = [application.facts_of(name, uri) for name, uri in spec.named_models.items()]
-    with _listening(spec) as listener, _cluster(spec), _replicas(spec, facts, say) as handles:
+    with _listening(spec) as listener, _cluster(spec) as own, _replicas(spec, facts, say, alone=own) as handles:
         metrics.log_to_stderr()
         door = build_app(application.service_of(spec, facts, handles), tokens)
         say(f"serving {', '.join(handles.models)} at {_address(spec)} (documentation at /docs); Ctrl-C ends it")
@@ -83,22 +84,24 @@ def _listening(spec: ServeSpec) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _cluster(spec: ServeSpec) -> Iterator[None]:
+def _cluster(spec: ServeSpec) -> Iterator[bool]:
+    """Whether the cluster is this server's own."""
     try:
         started = cluster.connect(spec.address)
     except ConnectionError as error:
         raise JobError(f"no Ray cluster at {spec.address or os.environ.get('RAY_ADDRESS')}: {error}") from None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        yield
+        yield started
     finally:
         if started:
             cluster.disconnect()
 
 
 @contextlib.contextmanager
-def _replicas(spec: ServeSpec, facts: list[Any], say: Say) -> Iterator[application.Handles]:
+def _replicas(spec: ServeSpec, facts: list[Any], say: Say, *, alone: bool) -> Iterator[application.Handles]:
     """The models' replicas; they end with the block, each after the requests it has at hand."""
+    claims = [] if alone else claim(application.names(spec))
     say(f"loading {', '.join(one.name for one in facts)}")
     serve.start(proxy_location="Disabled")
     try:
@@ -107,6 +110,7 @@ def _replicas(spec: ServeSpec, facts: list[Any], say: Say) -> Iterator[applicati
         raise ModelError(f"a model's replicas did not start: {error}") from None
     finally:
         application.undeploy(spec)
+        claims.clear()
 
 
 def _address(spec: ServeSpec) -> str:

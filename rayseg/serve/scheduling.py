@@ -11,10 +11,12 @@ so that nobody waits long for a batch that brings nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +26,7 @@ from rayseg.models.preprocess import Prepared
 from rayseg.models.thresholds import Thresholds
 from rayseg.records import Instances, RawDetections
 
+_log = logging.getLogger("rayseg.serve")
 Image = Prepared | np.ndarray
 Detect = Callable[[Sequence[Image], Thresholds], list[RawDetections]]
 Finish = Callable[[RawDetections], Instances]
@@ -31,6 +34,10 @@ Finish = Callable[[RawDetections], Instances]
 
 class QueueFull(RaysegError):
     """More online images wait already than may."""
+
+
+class ForwardFailed(RaysegError):
+    """The model failed where it should have answered: no fault of the image that anybody knows of; the log says more."""
 
 
 @dataclass(slots=True)
@@ -125,7 +132,8 @@ class Scheduler:
         thresholds: Thresholds | None = None,
         times: Times | None = None,
     ) -> list[Instances | RaysegError]:
-        """As `run`, but an image that the model cannot take, even alone, is a `RaysegError` in its place.
+        """As `run`, but in place of an image that the model cannot take, even alone, is its `ModelError`, and a
+        `ForwardFailed` where the model failed.
 
         When the caller is cancelled, its images leave the queue. Raises `QueueFull` for online images beyond the most
         that may wait.
@@ -160,7 +168,8 @@ class Scheduler:
 
     def _wake(self) -> None:
         if self._driver is None or self._driver.done():
-            self._driver = asyncio.get_running_loop().create_task(self._drive())
+            work = self._drive()  # for all callers: what it does and logs is not the first one's
+            self._driver = asyncio.get_running_loop().create_task(work, context=Context())
         self._woken.set()
 
     def _forget(self, job: _Job, online: bool) -> None:
@@ -236,12 +245,12 @@ class Scheduler:
         """Detections per image; where a batch does not go through, each image alone."""
         try:
             return list(self._detect(images, thresholds))
-        except RaysegError as error:
+        except ModelError as error:
             if len(images) == 1:
                 return [error]
         except Exception as error:
             if len(images) == 1:
-                return [ModelError(f"the model failed: {type(error).__name__}: {error}")]
+                return [_failure("the model failed", error)]
         return [result for image in images for result in self._detected([image], thresholds)]
 
     async def _finished(self, job: _Job, place: int, raw: RawDetections) -> None:
@@ -250,10 +259,15 @@ class Scheduler:
         try:
             found = await loop.run_in_executor(self._finish_threads, self._finish, raw)
         except Exception as error:
-            _settle(job, place, ModelError(f"masks could not be made: {type(error).__name__}: {error}"))
+            _settle(job, place, _failure("masks could not be made", error))
             return
         job.times.finish_s = max(job.times.finish_s, time.perf_counter() - began)
         _settle(job, place, found)
+
+
+def _failure(what: str, error: Exception) -> ForwardFailed:
+    _log.error(what, exc_info=error)
+    return ForwardFailed(what)
 
 
 def _settle(job: _Job, place: int, result: Instances | RaysegError) -> None:

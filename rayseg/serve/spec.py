@@ -35,7 +35,7 @@ class ServeSpec(Spec):
     max_batch: int = Field(8, ge=1, description="most images in one forward")
     batch_wait_s: float = Field(0.0, ge=0, le=1, description="an idle model waits this long for a batch to fill")
     forward_target_s: float = Field(0.25, gt=0, description="batches are cut so that a forward takes about this long")
-    max_queued: int = Field(64, ge=0, description="requests that may wait for a replica; further ones are refused")
+    max_queued: int = Field(64, ge=1, description="requests that may wait for a replica; further ones are refused")
 
     tokens_file: str | None = Field(
         None, description="hashed bearer tokens; none: $RAYSEG_SERVE_TOKENS, else no tokens"

@@ -250,8 +250,11 @@ def test_a_batch_from_start_to_end(connect, endpoint):
     made["state"] = "running"
     with pytest.raises(EndpointError, match="running after the given time, 4 of 10 images"):
         client.wait_for_batch(started.id, timeout_s=0)
-    client.cancel_batch(started.id)
+    assert [client.cancel_batch(started.id).state for _ in range(2)] == ["cancelled"] * 2
     assert [batch.state for batch in client.batches()] == ["cancelled"]
+    for _ in range(2):  # what was forgotten already is as it should be
+        client.forget_batch(started.id)
+    assert client.batches() == ()
     with pytest.raises(EndpointError, match="there is no batch"):
         client.batch("unknown")
     with pytest.raises(UsageError, match="not the id"):

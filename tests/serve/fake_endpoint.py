@@ -1,7 +1,8 @@
 """An endpoint for the tests of the page and the client: the real web application over a replica in this process, without Ray.
 
-Around it stands what a test wants to see or spoil: `refusals` are answered first, one per request, `change` alters
-predictions, and batches are whatever the test says they are. It runs on a thread of its own, on a free port of loopback.
+Around it stands what a test wants to see or spoil: `refusals` are answered first, one per request below `refused_path`,
+`change` alters predictions, and batches are whatever the test says they are. It runs on a thread of its own, on a free port
+of loopback.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Endpoint:
 
     wants_token: bool = False
     refusals: list[Response] = field(default_factory=list)
+    refused_path: str = "/v1/"
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     change: Callable[[dict[str, Any]], object] | None = None
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
@@ -87,15 +89,19 @@ def application(endpoint: Endpoint) -> Any:
         if path.startswith("/v1/"):
             endpoint.seen.append((request.method, path, dict(request.query_params)))
             endpoint.tokens_seen.append(request.headers.get("authorization"))
-            if endpoint.refusals:
+            if endpoint.refusals and path.startswith(endpoint.refused_path):
                 answer = endpoint.refusals.pop(0)
-            elif path.startswith("/v1/batches"):
+            elif path.startswith("/v1/batches") and _lets_in(endpoint, request):
                 answer = batches
             elif path == "/v1/predict" and endpoint.change:
                 send = _Changed(send, endpoint.change)
         await answer(scope, receive, send)
 
     return app
+
+
+def _lets_in(endpoint: Endpoint, request: Request) -> bool:
+    return not endpoint.wants_token or request.headers.get("authorization") == f"Bearer {TOKEN}"
 
 
 def _batches(endpoint: Endpoint) -> FastAPI:
@@ -123,10 +129,14 @@ def _batches(endpoint: Endpoint) -> FastAPI:
         batch = endpoint.batches[name]
         if request.method == "GET":
             return JSONResponse(batch)
-        if batch["state"] in FINISHED:
+        ended = batch["state"] in FINISHED
+        if request.query_params.get("forget") == "true":
+            if not ended:
+                return problem(409, f"batch {name} is under way")
             del endpoint.batches[name]
             return Response(status_code=204)
-        batch["state"] = "cancelled"
+        if not ended:
+            batch["state"] = "cancelled"
         return JSONResponse(batch, 202)
 
     return app

@@ -107,7 +107,11 @@ def test_a_batch_from_the_post_to_the_output(spec, folder, tmp_path):
             )
             batch = await ended(http, posted.json()["id"])
             listed = (await http.get("/v1/batches")).json()
-            forgotten = await http.delete(f"/v1/batches/{batch['id']}")
+            again = [await http.delete(f"/v1/batches/{batch['id']}") for _ in range(2)]
+            assert [(one.status_code, one.json()) for one in again] == [(202, batch)] * 2, (
+                "too late, and nothing is lost"
+            )
+            forgotten = await http.delete(f"/v1/batches/{batch['id']}?forget=true")
             return posted, batch, listed, forgotten, (await http.get(posted.headers["location"])).status_code
 
     posted, batch, listed, forgotten, gone = asyncio.run(go())
@@ -136,6 +140,8 @@ def test_a_running_batch_tells_how_far_it_is_and_is_cancelled(spec, folder, tmp_
             async with asyncio.timeout(60):
                 while not (running := (await http.get(f"/v1/batches/{id}")).json())["done"] or not running["error"]:
                     await asyncio.sleep(0.01)
+            early = await http.delete(f"/v1/batches/{id}?forget=true")
+            assert (early.status_code, early.json()["type"]) == (409, "rayseg:not-ended")
             cancelled = await http.delete(f"/v1/batches/{id}")
             return running, cancelled, await ended(http, id)
 

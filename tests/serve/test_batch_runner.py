@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -18,9 +19,12 @@ from serve.plain_replicas import PlainReplicas, prefixes, until
 from rayseg import storage
 from rayseg.errors import Unreachable
 from rayseg.outputs import lock as locks
+from rayseg.outputs.spec import OutputSpec
 from rayseg.outputs.verify import verify
 from rayseg.serve import batch_run, batch_runner
-from rayseg.serve.batch_runner import BatchRequest, BatchRunner
+from rayseg.serve.batch_requests import BatchRequest
+from rayseg.serve.batch_runner import BatchRunner
+from rayseg.serve.batch_store import BatchStore, new_record
 from rayseg.serve.labelling import chunk_calls
 from rayseg.serve.problems import Problem, busy
 from rayseg.serve.spec import ServeSpec
@@ -183,16 +187,18 @@ def test_a_cancelled_batch_stops_and_the_same_one_goes_on(spec, folder, tmp_path
             replicas.fail = lambda chunk: None
             again = await created(runner, folder, out)
             done = await ended(runner, again)
-            forgotten = [await runner.cancel(one) for one in (id, again)]
-            return cancelled, done, forgotten, await runner.get(id)
+            still = [await runner.cancel(one) for one in (id, again, again)]
+            forgotten = [await runner.forget(one) for one in (id, again)]
+            return cancelled, done, still, forgotten, await runner.get(id)
 
     def refuse(calls):
         if calls > 2:
             raise busy("no room")
 
-    cancelled, done, forgotten, unknown = asyncio.run(go())
+    cancelled, done, still, forgotten, unknown = asyncio.run(go())
     assert (cancelled["state"], done["state"]) == ("cancelled", "done")
     assert cancelled["id"] != done["id"]
+    assert [one["state"] for one in still] == ["cancelled", "done", "done"], "to cancel again takes nothing away"
     assert forgotten == [None, None]
     assert unknown.status == 404
     assert verify(str(out)).ok
@@ -336,6 +342,46 @@ def test_an_inventory_cannot_have_other_files_read(bucket, key):
     assert "outside" in batch["error"] or "dots" in batch["error"]
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_coco_file_cannot_ask_what_there_is(spec, folder, tmp_path, exists):
+    """Whether an image outside is there or not, the answer is the same."""
+    secret = tmp_path / "secret.png"
+    if exists:
+        secret.write_bytes((folder / "000.png").read_bytes())
+    asking = folder / "asking.json"
+    asking.write_text(json.dumps({"images": [{"id": 1, "file_name": str(secret)}], "annotations": []}))
+
+    async def go():
+        async with running(spec) as runner:
+            return await ended(runner, await created(runner, asking, tmp_path / "out" / "a"))
+
+    try:
+        batch = asyncio.run(go())
+    finally:
+        asking.unlink()
+    assert batch["state"] == "failed"
+    assert "none of the first 1 images" in batch["error"] and "outside" not in batch["error"]
+
+
+def test_a_folder_of_parquet_lists_cannot_have_other_files_read(spec, folder, tmp_path):
+    pq.write_table(pa.table({"uri": ["the-password"]}), tmp_path / "secret.parquet")
+    lists = folder / "lists.parquet"
+    lists.mkdir()
+    (lists / "a.parquet").symlink_to(tmp_path / "secret.parquet")
+
+    async def go():
+        async with running(spec) as runner:
+            return await ended(runner, await created(runner, lists, tmp_path / "out" / "a"))
+
+    try:
+        batch = asyncio.run(go())
+    finally:
+        (lists / "a.parquet").unlink()
+        lists.rmdir()
+    assert batch["state"] == "failed"
+    assert "outside" in batch["error"] and "password" not in batch["error"]
+
+
 def test_a_plan_that_others_wrote_is_not_trusted(spec, folder, tmp_path):
     """Whoever may write below an output could put a plan there; its images are checked again."""
     from rayseg.models.predictor import load
@@ -407,6 +453,111 @@ def test_images_that_take_every_replica_with_them_end_the_batch(spec, folder, tm
     batch = asyncio.run(go())
     assert batch["state"] == "failed"
     assert "given up after 5 tries" in batch["error"]
+
+
+def test_an_image_that_breaks_the_model_ends_the_batch_and_is_no_row(spec, folder, tmp_path):
+    out = tmp_path / "out" / "a"
+
+    async def go():
+        replicas = PlainReplicas(spec)
+        detect = replicas.scheduler._detect
+
+        def breaks(batch, thresholds):
+            if len(replicas.chunks) > 2:
+                raise RuntimeError("CUDA error: device-side assert triggered")
+            return detect(batch, thresholds)
+
+        replicas.scheduler._detect = breaks
+        async with running(spec, default=replicas) as runner:
+            failed = await ended(runner, await created(runner, folder, out))
+            replicas.scheduler._detect = detect
+            return failed, await ended(runner, await created(runner, folder, out))
+
+    failed, done = asyncio.run(go())
+    assert failed["state"] == "failed" and "given up after 5 tries" in failed["error"] and "CUDA" not in failed["error"]
+    assert (done["state"], done["failed"]) == ("done", 1), "the rest is labelled when the model works again"
+    assert verify(str(out)).ok
+
+
+def test_records_that_cannot_go_on_say_why_and_hold_up_no_other(spec, folder, tmp_path):
+    store = BatchStore(spec.batches)
+    good = OutputSpec(images=str(folder), model="rectangles", out=str(tmp_path / "out" / "good"))
+    records = {
+        "newer": new_record("default", good.model_dump() | {"invented_later": 1}),
+        "elsewhere": new_record("other", good.model_dump()),
+        "good": new_record("default", good.model_dump()),
+    }
+    for record in records.values():
+        store.add(record)
+    damaged = new_record("default", {}).id
+    storage.write(f"{spec.batches}/{damaged}.json", b"{")
+
+    async def go():
+        async with running(spec) as runner:
+            done = await ended(runner, records["good"].id)
+            others = [await runner.get(records[name].id) for name in ("newer", "elsewhere")]
+            gone = [await method(damaged) for method in (runner.get, runner.cancel, runner.forget)]
+            cancelled = await runner.cancel(records["elsewhere"].id)
+            return done, others, gone, cancelled
+
+    done, (newer, elsewhere), gone, cancelled = asyncio.run(go())
+    assert done["state"] == "done"
+    assert "another version" in newer["error"] and "no model 'other'" in elsewhere["error"]
+    assert [(one.status, one.kind) for one in gone] == [(404, "unknown-batch")] * 3
+    assert (cancelled["state"], cancelled["error"]) == ("cancelled", None)
+
+
+def test_what_goes_on_after_a_restart_is_not_created_a_second_time(spec, folder, tmp_path):
+    """A caller repeats the request while the server still looks its records up."""
+    out, look = tmp_path / "out" / "a", threading.Event()
+
+    async def go():
+        replicas = PlainReplicas(spec)
+        replicas.fail = full
+        async with running(spec, default=replicas) as runner:
+            first = await created(runner, folder, out)
+        runner = BatchRunner(spec, {"default": replicas.facts()}, {"default": replicas}, prefixes(spec))
+        newest = runner.store.newest
+
+        def slowly(*limit):
+            assert look.wait(60)
+            return newest(*limit)
+
+        runner.store.newest = slowly
+        await runner.start()
+        again = asyncio.create_task(created(runner, folder, out))
+        await asyncio.sleep(0.05)
+        look.set()
+        try:
+            return first, await again
+        finally:
+            await runner.close()
+
+    def full(chunk):
+        raise busy("no room")
+
+    first, again = asyncio.run(go())
+    assert first == again
+
+
+def test_a_record_whose_put_was_not_answered_is_run_all_the_same(spec, folder, tmp_path):
+    out = tmp_path / "out" / "a"
+
+    async def go():
+        async with running(spec) as runner:
+            add = runner.store.add
+
+            def unanswered(record):
+                add(record)
+                raise Unreachable(spec.batches, "no answer")
+
+            runner.store.add = unanswered
+            refused = await runner.create(BatchRequest(str(folder), str(out)))
+            await until(lambda: runner._going)
+            return refused, await ended(runner, next(iter(runner._going)))
+
+    refused, batch = asyncio.run(go())
+    assert (refused.status, batch["state"]) == (503, "done")
 
 
 def test_a_store_that_is_away_is_waited_for(spec, folder, tmp_path, monkeypatch):

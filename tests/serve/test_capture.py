@@ -108,6 +108,25 @@ def test_a_store_that_fails_costs_answers_nothing_and_drops_are_counted(predicto
     assert capture.written == capture.kept == len(list(rayseg.read(str(tmp_path / "default")).images))
 
 
+def test_a_file_whose_answer_was_lost_is_written_once_and_holds_up_nothing(predictor, tmp_path, monkeypatch):
+    monkeypatch.setattr(captures, "FILE_IMAGES", 1)
+    monkeypatch.setattr(captures, "LONGEST_WAIT_S", 0.01)
+    create, lost = storage.create, []
+
+    def unanswered(uri, data):
+        create(uri, data)  # a second time it raises a Conflict
+        if not lost:
+            lost.append(uri)
+            raise Unreachable(uri, "no answer")
+
+    monkeypatch.setattr(storage, "create", unanswered)
+    capture = Capture(str(tmp_path), facts(predictor), keep_images=True)
+    for i in range(3):
+        assert capture.offer(*prediction(predictor, i))
+    assert capture.close(60) == 0
+    assert (capture.written, len(files(tmp_path))) == (3, 3)
+
+
 def test_a_store_that_hangs_does_not_hold_an_answer_or_the_end_up(predictor, tmp_path, monkeypatch):
     go_on, asked = threading.Event(), threading.Event()
 

@@ -77,6 +77,7 @@ def test_full_queues_and_models_that_are_not_there_are_503():
     assert int(problem.headers["Retry-After"]) > 0
     problem, _ = called(Handle(DeploymentUnavailableError(None)))
     assert (problem.status, problem.kind) == (503, "model-unavailable")
+    assert "Retry-After" in problem.headers
 
 
 def test_too_slow_an_answer_is_503_and_the_call_is_taken_back():

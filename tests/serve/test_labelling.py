@@ -132,6 +132,20 @@ def test_an_image_that_the_model_cannot_take_is_a_row_of_its_own(photos, tmp_pat
     assert (rows[4]["height"], rows[4]["width"]) == victim
 
 
+def test_a_model_that_breaks_leaves_no_rows_with_errors(photos, tmp_path):
+    replicas = PlainReplicas(SPEC)
+
+    def broken(batch, thresholds):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    replicas.scheduler._detect = broken
+    failed = labelled(replicas, chunk(photos[:8], tmp_path))
+    assert isinstance(failed, ChunkFailed) and failed.transient and failed.counts
+    assert "CUDA" not in failed.message
+    assert not list(tmp_path.iterdir())
+    assert replicas.labeller.pixels.used == 0
+
+
 @pytest.mark.parametrize(("error", "transient"), [(Unreachable, True), (AccessDenied, False)])
 def test_a_store_that_fails_leaves_no_part_and_no_rows_with_errors(photos, tmp_path, monkeypatch, error, transient):
     replicas, write = PlainReplicas(SPEC), storage.write

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rayseg.serve.door import refuse
-from rayseg.serve.limits import BodyGate, BodyLimits, Budget, Rates
+from rayseg.serve.limits import CALLER, BodyGate, BodyLimits, Budget, Rates
 from rayseg.serve.problems import Problem
 
 
@@ -147,6 +147,46 @@ def test_a_body_over_the_limit_is_refused_by_its_length_and_by_its_bytes():
 def test_bodies_share_a_bound():
     assert send_body([b"abcdef"], limits=LIMITS, taken=14) == (200, b"abcdef")
     assert send_body([b"abcdef"], limits=LIMITS, taken=15) == (503, None)
+
+
+def test_one_caller_leaves_room_for_others():
+    """Bodies that never end: of a caller with a name they fill half of the room, and then another's still goes through."""
+
+    async def go() -> list[int]:
+        statuses: list[int] = []
+        never = asyncio.Event()
+
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        def visit(caller: str, size: int, *, whole: bool):
+            async def receive():
+                if not whole and receive.asked:  # type: ignore[attr-defined]
+                    await never.wait()
+                receive.asked = True  # type: ignore[attr-defined]
+                return {"type": "http.request", "body": bytes(size), "more_body": not whole}
+
+            receive.asked = False  # type: ignore[attr-defined]
+            scope = {"type": "http", "method": "POST", "headers": [], "path": "/", "state": {CALLER: caller}}
+            return gate(scope, receive, send)
+
+        gate = BodyGate(app, LIMITS, refuse)
+        held = [asyncio.create_task(visit("alice", 5, whole=False)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await visit("alice", 5, whole=True)
+        await visit("bob", 5, whole=True)
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+        await visit("alice", 5, whole=True)
+        assert gate.budget.used == 0
+        return statuses
+
+    assert asyncio.run(go()) == [503, 200, 200]
 
 
 def test_a_slow_body_is_given_up():

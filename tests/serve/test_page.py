@@ -71,6 +71,16 @@ def slide(page: Browser, *keys: str) -> None:
         page.key(key)
 
 
+def colours(page: Browser, x: float, y: float, width: int = 1) -> list[tuple[int, ...]]:
+    """Of a row of the canvas, with all that was asked for drawn; the place is in shares of it."""
+    data = page.look(
+        "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => { const pen = new OffscreenCanvas("
+        f"{width}, 1).getContext('2d'); pen.drawImage(canvas, -Math.round({x} * canvas.width), -Math.round({y} * canvas.height)); "
+        f"done([...pen.getImageData(0, 0, {width}, 1).data]); }})))"
+    )
+    return [tuple(data[i : i + 3]) for i in range(0, len(data), 4)]
+
+
 def asked(endpoint: Endpoint) -> int:
     return sum(path == "/v1/predict" for _, path, _ in endpoint.seen)
 
@@ -150,6 +160,146 @@ def test_pointing_and_the_keyboard_show_class_score_and_area(page, picture):
         assert f"{found[expected]['score']:.3f}" in page.text("#tip")
     page.key("Tab")
     assert page.look("document.querySelector('#tip').hidden")
+
+
+def test_an_enlarged_picture_is_pointed_at_and_drawn_where_it_is(page, picture):
+    dropped(page, picture)
+    x, y, across, down = page.look("(({x, y, width, height}) => [x, y, width, height])(canvas.getBoundingClientRect())")
+
+    def corner() -> str:
+        """What lies under the pointer at the canvas's upper left."""
+        page.point(x + across / 2, y - 4)
+        page.point(x + 0.17 * across, y + 0.17 * down)
+        return page.text("#tip").split()[0] if page.look("!document.querySelector('#tip').hidden") else ""
+
+    def colour() -> tuple[int, ...]:
+        """Of the canvas there, past the outline and the name."""
+        return colours(page, 0.17, 0.25)[0]
+
+    def wheel(delta_y: float, *, ctrl: bool) -> None:
+        place = {"x": x + 0.75 * across, "y": y + 0.25 * down}
+        wheel = {"type": "mouseWheel", "deltaX": 0, "deltaY": delta_y, "modifiers": 2 if ctrl else 0}
+        page.send("Input.dispatchMouseEvent", **place, **wheel)
+
+    assert corner() == "red"
+    red = colour()
+    assert red[0] > red[1] + 50
+    wheel(-400, ctrl=True)
+    page.until("document.querySelector('#zoom-factor').textContent !== '1×'")
+    factor = float(page.text("#zoom-factor").removesuffix("×"))
+    assert factor > 3 and page.look("scrollY") == 0
+    assert corner() == "green", "the upper right quarter fills the canvas"
+    green = colour()
+    assert green[1] > green[0] + 50
+
+    steps = [("mousePressed", 0.05, 0.5), ("mouseMoved", 0.5, 0.5), ("mouseMoved", 0.95, 0.5), ("mouseReleased", 0.95, 0.5)]
+    for _ in range(8):  # across the picture, as far as its edge
+        for kind, u, v in steps:
+            where = {"x": x + u * across, "y": y + v * down}
+            page.send("Input.dispatchMouseEvent", type=kind, **where, button="left", buttons=1, clickCount=1)
+    assert colour()[0] > green[0] + 50, "dragged to the right, it shows what lies left"
+
+    page.look("document.querySelector('#canvas').focus()")
+    page.key("0")
+    assert page.text("#zoom-factor") == "1×" and page.look("document.querySelector('#zoom-out').ariaDisabled") == "true"
+    assert colour() == red
+    page.click("#zoom-in")
+    assert float(page.text("#zoom-factor").removesuffix("×")) == 1.5
+    page.drop("#stage", picture)
+    page.until("document.querySelector('#zoom-factor').textContent === '1×'")
+    page.until(ANSWERED)
+
+
+def test_zoom_by_keys_and_buttons(page, picture):
+    dropped(page, picture)
+    page.look("document.querySelector('#captions').click()")
+    page.look("document.querySelector('#canvas').focus()")
+    factors = []
+    for key in ("+", "+", "-", "0", *12 * ["+"]):
+        page.key(key)
+        factors.append(page.text("#zoom-factor"))
+    assert factors[:4] == ["1.5×", "2.3×", "1.5×", "1×"] and factors[-1] == "40×"
+    pixels = set(colours(page, 0, 0.4, width=800))
+    assert {(250, 0, 0), (0, 200, 0)} <= pixels and len(pixels) <= 3, "pixels are squares, not blurred into each other"
+    for key in 3 * ["ArrowRight"] + ["ArrowDown"]:
+        page.key(key)
+    assert colours(page, 0.02, 0.4) == [(60, 0, 0)]
+    for key in 3 * ["ArrowLeft"] + ["ArrowUp"]:
+        page.key(key)
+    assert colours(page, 0.02, 0.4) == [(250, 0, 0)]
+
+    page.key("0")
+    page.look("document.querySelector('#zoom-out').focus()")
+    assert page.look("document.activeElement.ariaDisabled") == "true"
+    page.look("document.querySelector('#zoom-in').focus()")
+    page.key("Enter")
+    assert page.text("#zoom-factor") == "1.5×" and page.look("document.querySelector('#zoom-out').ariaDisabled") == "false"
+    page.look("document.querySelector('#zoom-out').focus()")
+    page.key("Enter")
+    assert page.text("#zoom-factor") == "1×"
+    assert page.look("document.activeElement.id") == "zoom-out", "the focus stays where nothing more is to be done"
+
+
+def test_the_zoom_is_announced_when_it_has_come_to_rest(page, picture):
+    dropped(page, picture)
+    page.look(
+        "(() => { window.heard = []; new MutationObserver((changes) => { for (const { target } of changes) { const live = "
+        "(target.closest ? target : target.parentElement).closest('output, [role=status], [role=alert], [aria-live]'); "
+        "if (live) heard.push(live.textContent); } }).observe(document.body, "
+        "{ childList: true, characterData: true, subtree: true }); })()"
+    )
+    page.look(
+        "(() => { for (let i = 0; i < 8; i++) canvas.dispatchEvent(new WheelEvent('wheel', "
+        "{ ctrlKey: true, deltaY: -25, cancelable: true })); })()"
+    )
+    page.until("heard.length > 0")
+    assert page.text("#zoom-factor") == "2.2×" and page.look("heard") == ["Enlarged 2.2 times."]
+    page.look("document.querySelector('#canvas').focus()")
+    page.key("0")
+    page.until("heard.length > 1")
+    assert page.look("heard[1]") == "All of it is shown."
+
+
+def test_the_tip_goes_with_its_instance(page, picture):
+    found = dropped(page, picture)
+    left, top, across = page.look("(({x, y, width}) => [x, y, width])(canvas.getBoundingClientRect())")
+    x, y, width, height = found[1]["bbox"]
+    scale = across / 200
+    pointer = {"x": left + scale * (x + width / 2), "y": top + scale * (y + height / 2)}
+    tip = "(({x, y, width, height}) => [x, y, width, height])(document.querySelector('#tip').getBoundingClientRect())"
+    page.point(**pointer)
+    page.until("!document.querySelector('#tip').hidden")
+    page.send("Input.dispatchMouseEvent", type="mouseWheel", **pointer, deltaX=0, deltaY=-200, modifiers=2)
+    page.until("document.querySelector('#zoom-factor').textContent !== '1×'")
+    tip_x, tip_y, *_ = page.look(tip)
+    assert 0 < tip_x - pointer["x"] < 20 and 0 < tip_y - pointer["y"] < 20, "beside the pointer still"
+
+    page.look("document.querySelector('#canvas').focus()")
+    page.key("0")
+    page.until(f"Math.abs({tip}[0] - {left + scale * x}) < 4")
+    tip_x, tip_y, _, tip_height = page.look(tip)
+    edges = (top + scale * y - (tip_y + tip_height), tip_y - (top + scale * (y + height)))
+    assert 0 < max(edges) < 20, "just above or below its instance"
+    for key in ("+", "+", "+", *9 * ["ArrowLeft"]):
+        page.key(key)
+    page.until("document.querySelector('#tip').hidden")
+    for _ in range(9):
+        page.key("ArrowRight")
+    page.until("!document.querySelector('#tip').hidden")
+
+
+def test_dragging_an_enlarged_picture_selects_no_text(page, picture):
+    dropped(page, picture)
+    page.click("#zoom-in")
+    x, y = page.place("#canvas")
+    to_x, to_y = page.place("#count")
+    for kind, u, v in (("mousePressed", x, y), ("mouseMoved", x + 9, y), ("mouseMoved", to_x, to_y), ("mouseReleased", to_x, to_y)):
+        page.send("Input.dispatchMouseEvent", type=kind, x=u, y=v, button="left", buttons=1, clickCount=1)
+    for count in (1, 2):
+        for kind in ("mousePressed", "mouseReleased"):
+            page.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=count)
+    assert float(page.text("#zoom-factor").removesuffix("×")) > 3, "a double click enlarges"
+    assert page.look("getSelection().toString()") == ""
 
 
 def test_a_busy_server_is_asked_again_and_a_bad_image_is_explained(page, endpoint, picture, tmp_path):
@@ -237,6 +387,75 @@ def test_text_from_outside_stays_text(page, endpoint, picture):
     assert page.look("document.querySelectorAll('main img').length") == 0
 
 
+def test_skipping_to_the_content_stays_in_the_view(page):
+    page.click("nav a[href='#batches']")
+    page.until("document.title.startsWith('Batches')")
+    page.look("addEventListener('hashchange', () => { window.changed = true; }, { once: true })")
+    page.look("document.querySelector('.skip').focus()")
+    page.key("Enter")
+    page.until("window.changed && document.activeElement.id === 'main'")
+    assert page.look("!document.querySelector('#batches').hidden && document.querySelector('#image').hidden")
+    assert page.text("nav [aria-current]") == "Batches"
+
+
+def test_the_models_are_asked_for_until_they_are_there(browser, endpoint):
+    endpoint.refused_path = "/v1/models"
+    endpoint.refusals += [problem(status, "starting", Retry_After="0.02") for status in (502, 429, *8 * [503])]
+    endpoint.batches["b1"] = {**BATCH, "id": "b1", "images": "s3://in/", "out": "s3://out/"}
+    endpoint.refusals.append(problem(503, "starting", Retry_After="1"))
+    browser.appear(width=1280)
+    browser.open(endpoint.url + "/?batches#batches")
+    browser.until("document.querySelector('#model-facts').textContent === 'Service Unavailable. Asking again in 1 second.'")
+    browser.until("document.querySelectorAll('#list li').length === 1")
+    assert browser.look("document.querySelector('#image').hidden"), "the view that was asked for, meanwhile"
+    browser.until(READY)
+    assert browser.look("document.querySelector('#post [name=model]').value") == "rectangles"
+    assert browser.look("document.querySelector('#problem').hidden") and not endpoint.refusals
+
+
+@pytest.fixture
+def forgetful(browser) -> Iterator[Browser]:
+    """A browser that lets no page keep anything, as some do where cookies are blocked."""
+    denied = "{ get() { throw new DOMException('denied', 'SecurityError'); } }"
+    source = f"for (const name of ['sessionStorage', 'localStorage']) Object.defineProperty(window, name, {denied});"
+    made = browser.send("Page.addScriptToEvaluateOnNewDocument", source=source)
+    yield browser
+    browser.send("Page.removeScriptToEvaluateOnNewDocument", identifier=made["identifier"])
+
+
+def test_without_the_browsers_storage_things_last_as_long_as_the_page(forgetful, endpoint, picture):
+    endpoint.wants_token = True
+    forgetful.appear(width=1280)
+    forgetful.open(endpoint.url + "/")
+    forgetful.until("document.activeElement.id === 'token-value'")
+    forgetful.write(TOKEN)
+    forgetful.key("Enter")
+    forgetful.until(READY)
+    dropped(forgetful, picture)
+    assert forgetful.text("#theme") == "Auto"
+    forgetful.click("#theme")
+    assert forgetful.text("#theme") == "Light"
+    assert forgetful.look("getComputedStyle(document.documentElement).colorScheme") == "light"
+
+
+def test_further_files_are_not_left_out_silently(page, endpoint, picture, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("no image")
+    page.drop("#stage", text, picture, picture, picture)
+    page.until(ANSWERED)
+    assert page.text("#status").endswith(
+        "milliseconds. 3 further files were left out; a folder of images is a batch."
+    )
+    page.drop("#stage", picture, picture)
+    page.until("document.querySelector('#status').innerText.includes('1 further file was left out')")
+    page.until(ANSWERED)
+    dropped(page, picture)
+    page.until("document.querySelector('#status').innerText.endsWith('milliseconds.')")
+    assert asked(endpoint) == 3
+
+
+
+
 def test_a_token_is_asked_for_and_kept(browser, endpoint, picture):
     endpoint.wants_token = True
     browser.appear(width=1280)
@@ -255,6 +474,38 @@ def test_a_token_is_asked_for_and_kept(browser, endpoint, picture):
     assert TOKEN not in browser.look("document.documentElement.outerHTML")
     browser.click("#forget")
     browser.until("document.readyState === 'complete' && !document.querySelector('#token').hidden")
+
+
+def test_a_token_that_is_being_written_is_left_alone(browser, endpoint, picture):
+    endpoint.wants_token = True
+    endpoint.batches["b1"] = {**BATCH, "id": "b1", "images": "s3://in/", "out": "s3://out/"}
+    browser.appear(width=1280)
+    browser.open(endpoint.url + "/?written#batches")
+    browser.until("document.activeElement.id === 'token-value'")
+    browser.look("fetch('v1/models').then(() => null)")  # by now the list of batches has been refused too
+    browser.write(TOKEN[:5])
+    asked_before = len(endpoint.seen)
+    browser.look("document.querySelector('#theme').focus()")
+    look_again(browser)
+    browser.click("nav a[href='#image']")
+    browser.click("nav a[href='#batches']")
+    browser.look("document.querySelector('#theme').focus()")
+    browser.look("fetch('v1/models').then(() => null)")
+    assert [path for _, path, _ in endpoint.seen[asked_before:]] == ["/v1/models"], "nothing is looked for meanwhile"
+    browser.drop("body", picture)
+    browser.until("document.querySelector('#under').hidden === false && document.querySelector('#busy').hidden")
+    assert asked(endpoint) == 1
+    assert browser.look("document.querySelector('#token-value').value") == TOKEN[:5]
+    assert browser.look("document.activeElement.id") != "token-value"
+    browser.look("document.querySelector('#token-value').focus()")
+    browser.key("End")
+    browser.write(TOKEN[5:])
+    browser.key("Enter")
+    browser.until(ANSWERED)
+    assert browser.look("document.activeElement.id") == "main"
+    browser.click("nav a[href='#batches']")
+    browser.until("document.querySelectorAll('#list li').length === 1")
+    browser.look("sessionStorage.clear()")
 
 
 def test_batches_live(page, endpoint):
@@ -303,6 +554,100 @@ def test_batches_live(page, endpoint):
     assert [(one["images"], one["out"]) for one in endpoint.batches.values()] == [("s3://in/more/", "s3://out/more")]
 
 
+def look_again(page: Browser) -> None:
+    """As when its reader comes back to the page."""
+    page.look("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def batch(name: str, state: str = "done") -> dict:
+    return {**BATCH, "id": name, "images": f"s3://in/{name}/", "out": f"s3://out/{name}", "state": state, "total": 10}
+
+
+def test_the_focus_stays_while_batches_come_and_go(page, endpoint):
+    def listed(*names: str) -> None:
+        wanted = "|".join(f"s3://in/{name}/ to s3://out/{name}" for name in names)
+        page.until(
+            "[...document.querySelectorAll('#list .paths')].map((one) => one.innerText).join('|') === "
+            f"{json.dumps(wanted)}"
+        )
+
+    def focused() -> str:
+        return page.look("document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText")
+
+    endpoint.batches = {name: batch(name) for name in ("first", "second", "third")}
+    page.click("nav a[href='#batches']")
+    listed("first", "second", "third")
+    page.look("document.querySelector('[aria-label=\"Forget batch second\"]').focus()")
+    endpoint.batches = {"new": batch("new", "running"), **endpoint.batches}
+    look_again(page)
+    listed("new", "first", "second", "third")
+    assert focused() == "Forget batch second", "one has come"
+    del endpoint.batches["first"]
+    look_again(page)
+    listed("new", "second", "third")
+    assert focused() == "Forget batch second", "one has gone"
+    endpoint.batches = dict(reversed(endpoint.batches.items()))
+    look_again(page)
+    listed("third", "second", "new")
+    assert focused() == "Forget batch second", "they are in another order"
+
+    page.key("Enter")
+    listed("third", "new")
+    assert "s3://in/new/" in focused() and page.look("document.activeElement.localName") == "li", "the next card"
+    assert page.look("document.querySelector('#batch-status').textContent") == "Batch second is forgotten."
+    page.key("Tab")
+    assert focused() == "Cancel batch new"
+    del endpoint.batches["new"]
+    look_again(page)
+    listed("third")
+    assert "s3://in/third/" in focused(), "the one before, where there is no next"
+    page.key("Tab")
+    page.key("Enter")
+    listed()
+    assert focused() == "Batches"
+
+    page.look("document.querySelector('#new summary').focus()")
+    page.key("Enter")
+    page.key("Tab")
+    page.write("s3://in/more/")
+    page.key("Tab")
+    page.write("s3://out/more")
+    page.key("Enter")
+    listed("more")
+    assert focused() == "New batch", "the form is gone"
+
+
+def test_what_has_ended_meanwhile_is_not_cancelled_and_what_has_gone_is_forgotten(page, endpoint):
+    endpoint.batches = {"one": batch("one", "running"), "two": batch("two")}
+    page.click("nav a[href='#batches']")
+    page.until("document.querySelectorAll('#list li').length === 2")
+    page.click("[aria-label='Cancel batch one']")
+    endpoint.batches["one"].update(state="done", done=10)
+    page.click("#cancel .danger")
+    page.until("document.querySelector('#list .pill').innerText === 'done'")
+    assert ("DELETE", "/v1/batches/one", {}) in endpoint.seen and "one" in endpoint.batches
+
+    page.click("[aria-label='Forget batch one']")
+    page.until("document.querySelectorAll('#list li').length === 1")
+    assert ("DELETE", "/v1/batches/one", {"forget": "true"}) in endpoint.seen and list(endpoint.batches) == ["two"]
+
+    endpoint.batches["two"].update(state="running")  # asked for again by somebody else
+    page.click("[aria-label='Forget batch two']")
+    page.until("!document.querySelector('#batch-problem').hidden")
+    assert "batch two is under way" in page.text("#batch-problem")
+    page.until("document.querySelector('#list .pill').innerText === 'running'")
+
+    endpoint.batches["two"].update(state="done")
+    look_again(page)
+    page.until("document.querySelector('#list button').innerText === 'Forget'")
+    endpoint.batches.clear()
+    page.click("[aria-label='Forget batch two']")
+    page.until("document.querySelectorAll('#list li').length === 0")
+    assert page.look("document.querySelector('#batch-problem').hidden"), "gone is gone"
+    assert len(page.console) == 2, "the browser's own notes of the 409 and the 404"
+    page.console.clear()
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_a_narrow_window_light_and_dark(page, picture, dark):
     page.appear(width=400, dark=dark)
@@ -316,7 +661,9 @@ def test_outlines_are_their_masks(page):
     """Filled by the even-odd rule, pixel by pixel, on masks of noise with holes, parts that touch by corners, and the frame."""
     rng = np.random.default_rng(3)
     masks = (rng.random((6, 17, 23)) < np.linspace(0.1, 0.9, 6)[:, None, None]).astype(np.uint8)
-    masks = np.concatenate([masks, np.zeros((1, 17, 23), np.uint8), np.ones((1, 17, 23), np.uint8)])
+    apart = np.zeros((3, 17, 23), np.uint8)  # nothing; a block; one in a corner and one in the last column
+    apart[1:, 5:9, 4:7] = apart[2, :2, :1] = apart[2, 9:, 22:] = 1
+    masks = np.concatenate([masks, apart, np.ones((1, 17, 23), np.uint8)])
     counts = [one["counts"].decode() for one in kernels.encode(masks).to_coco()]
     found = page.look(
         "import('/page/rle.js').then(({ Tracer }) => { const tracer = new Tracer(23, 17); const pen = new OffscreenCanvas(1, 1)"

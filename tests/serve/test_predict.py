@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import logging
 import zlib
 
 import numpy as np
@@ -18,7 +19,9 @@ from serve.online import check_problem, picture, png, with_app
 
 import rayseg
 from rayseg import images, kernels, storage
-from rayseg.errors import ImageError
+from rayseg.errors import ImageError, ModelError
+from rayseg.serve import answers, options
+from rayseg.serve.labelling import ChunkFailed
 from rayseg.serve.problems import Problem
 
 PNG = {"content-type": "image/png"}
@@ -164,6 +167,60 @@ def test_masks_in_every_form_are_the_same():
         assert await segmentations("none") == [None] * len(masks)
 
     with_app(check)
+
+
+def test_more_masks_as_png_than_can_be_waited_for_are_refused(monkeypatch):
+    image = picture(seed=3)
+    monkeypatch.setattr(answers, "MOST_PNG_PIXELS", 3 * image.shape[0] * image.shape[1])
+
+    async def check(client, made):
+        refused = await client.post("/v1/predict?masks=png", content=png(image), headers=PNG)
+        detail = check_problem(refused, 422, "too-many-masks")["detail"]
+        assert "4 masks of 64x48 pixels, expected at most 3" in detail
+        taken = await client.post("/v1/predict?masks=png&max_detections=3", content=png(image), headers=PNG)
+        assert (taken.status_code, len(taken.json()["instances"])) == (200, 3)
+
+    with_app(check)
+
+
+def test_a_model_that_breaks_is_503_and_its_replica_is_replaced(caplog):
+    async def check(client, made):
+        replica = made.replicas.replica
+        detect = replica.predictor.detect
+
+        def broken(batch):
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+        replica.predictor.detect = broken
+        for _ in range(3):
+            answer = await client.post("/v1/predict", content=png(picture()), headers={**PNG, "x-request-id": "id-7"})
+            assert "CUDA" not in check_problem(answer, 503, "model-failed")["detail"]
+            assert answer.headers["retry-after"]
+        with pytest.raises(ModelError, match="the last 3 forwards failed"):
+            await replica.check_health()
+        refused = await replica.label(None)  # a chunk of a batch is left to replicas that work
+        assert isinstance(refused, ChunkFailed) and refused.transient and not refused.counts
+        replica.predictor.detect = detect
+        assert (await client.post("/v1/predict", content=png(picture()), headers=PNG)).status_code == 200
+        await replica.check_health()
+
+    log = logging.getLogger("rayseg.serve")
+    log.addHandler(caplog.handler)
+    try:
+        with_app(check)
+    finally:
+        log.removeHandler(caplog.handler)
+    assert any("CUDA error" in (record.exc_text or "") for record in caplog.records), "the log has what answers do not"
+
+
+def test_names_of_classes_may_have_commas():
+    names = ["dog", "cat, black", "dog, old, grey", "cat"]
+    assert options.class_ids("cat, black", names) == (1,)
+    assert options.class_ids("dog,cat, black,cat", names) == (0, 1, 3)
+    assert options.class_ids("dog, old, grey,dog", names) == (0, 2)
+    with pytest.raises(Problem) as caught:
+        options.class_ids("dog, old, gray", names)
+    assert "'old' is not a class" in caught.value.detail
 
 
 def test_polygons_of_masks_with_holes_keep_them():

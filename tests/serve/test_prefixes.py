@@ -82,6 +82,11 @@ def test_local_paths_need_a_local_prefix_and_links_do_not_lead_out(tmp_path):
     assert refusal(allowed, f"{inside}/../in-evil/secret").status == 422
     assert refusal(allowed, f"file://{inside}/%2e%2e/in-evil/secret").status == 422
     assert refusal(allowed, f"file://evil.example{inside}/a%20b.jpg").status == 422
+    for hidden in ("%00", "a%0ab.jpg", "a%5cb.jpg"):
+        assert refusal(allowed, f"file://{inside}/{hidden}").kind == "bad-uri"
+    (inside / "a\nb.jpg").touch()
+    (inside / "to-two-lines").symlink_to(inside / "a\nb.jpg")
+    assert refusal(allowed, str(inside / "to-two-lines")).kind == "bad-uri"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from rayseg.errors import ModelError
 from rayseg.models.thresholds import Thresholds
 from rayseg.records import Instances, RawDetections
-from rayseg.serve.scheduling import QueueFull, Scheduler, Times
+from rayseg.serve.scheduling import ForwardFailed, QueueFull, Scheduler, Times
 
 NONE = np.empty((0, 4), np.float32)
 A, B = Thresholds(score=0.1), Thresholds(score=0.2)
@@ -220,11 +221,27 @@ def test_a_crash_of_the_model_or_the_masks_is_an_answer_too():
     model = Model()
 
     async def check(scheduler: Scheduler) -> None:
-        with pytest.raises(ModelError, match="masks could not be made"):
+        with pytest.raises(ForwardFailed, match="masks could not be made"):
             await scheduler.run(images(1), online=True)
 
     def broken(raw: RawDetections) -> Instances:
         raise ValueError("broken")
 
     model.finish = broken  # type: ignore[method-assign]
+    run(model, check)
+
+
+def test_a_model_that_breaks_is_not_the_images_fault():
+    """Its error is none that says the image cannot be taken, and none of the inside is told."""
+    model = Model()
+
+    async def check(scheduler: Scheduler) -> None:
+        first, second = await scheduler.results(images(1, 2), online=False)
+        assert isinstance(first, ForwardFailed) and isinstance(second, ForwardFailed)
+        assert not isinstance(first, ModelError) and "device-side" not in str(first)
+
+    def broken(batch: Any, thresholds: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    model.detect = broken  # type: ignore[method-assign]
     run(model, check)

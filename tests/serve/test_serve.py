@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -12,9 +13,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import httpx2
+import numpy as np
 import psutil
 import pytest
 import uvicorn
+from PIL import Image
 from serve.online import check_problem, facts_of, picture, png
 
 import rayseg
@@ -130,6 +133,23 @@ def test_answers_are_the_predictors(url):
         assert [{"image_id": 0, **row} for row in rows] == expected.to_coco()
         problem = await client.post("/v1/predict", content=b"no image", headers=PNG)
         check_problem(problem, 422, "bad-image")
+
+    with_client(url, check)
+
+
+def test_photos_and_answers_larger_than_ray_serves_own_limit(url):
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1400, 3), np.uint8)
+    body = png(noise)
+    assert len(body) > 4 << 20  # what gRPC takes unless told otherwise
+
+    async def check(client):
+        answer = await client.post("/v1/predict", content=body, headers=PNG)
+        assert (answer.status_code, answer.json().get("width")) == (200, 1400), answer.text[:300]
+        overlay = await client.post("/v1/predict", content=body, headers=PNG | {"accept": "image/png"})
+        assert overlay.status_code == 200, overlay.text[:300]
+        assert len(overlay.content) > 4 << 20
+        with Image.open(io.BytesIO(overlay.content)) as drawn:
+            assert drawn.size == (1400, 1200)
 
     with_client(url, check)
 

@@ -1,9 +1,12 @@
 // What the page asks the server: requests with the token, and refusals as problem documents say them.
 
+import { keep, recall } from "./kept.js";
+
 const MOST_TRIES = 6;
+const MOST_WAIT_S = 30;
 const TOKEN = "rayseg-token";
 
-let token = sessionStorage.getItem(TOKEN) ?? "";
+let token = recall("sessionStorage", TOKEN) ?? "";
 
 /** An answer other than the one asked for. */
 export class Refusal extends Error {
@@ -16,8 +19,7 @@ export class Refusal extends Error {
 /** Keep a token for this tab; an empty one forgets it. */
 export function setToken(value) {
   token = value;
-  if (value) sessionStorage.setItem(TOKEN, value);
-  else sessionStorage.removeItem(TOKEN);
+  keep("sessionStorage", TOKEN, value);
 }
 
 export const hasToken = () => token !== "";
@@ -38,23 +40,30 @@ export async function ask(path, { method = "GET", body, type, signal } = {}) {
   return answer.status === 204 ? null : answer.json();
 }
 
-/** As `ask`; a busy server is asked again when it says so. `waiting` hears for how many seconds. */
-export async function askPatiently(path, request, waiting) {
+const busy = ({ status }, tries) => (status === 503 || status === 429) && tries < MOST_TRIES;
+
+/** Whether a refusal may pass: of a server that starts, is busy or is away. */
+export const passing = ({ status }) => status === 0 || status === 429 || status >= 500;
+
+/**
+ * As `ask`; refused, it asks again when the server says so, or after longer and longer waits, as long as `again` allows:
+ * if not given, a few times, and only where the server is busy. `waiting` hears for how many seconds, and of the refusal.
+ */
+export async function askPatiently(path, request, waiting, again = busy) {
   for (let tries = 1; ; tries++) {
     try {
       return await ask(path, request);
     } catch (error) {
-      const busy = error instanceof Refusal && (error.status === 503 || error.status === 429);
-      if (!busy || tries === MOST_TRIES) throw error;
-      const seconds = Math.min(30, Math.max(1, error.retryAfterS));
-      waiting(seconds);
+      if (!(error instanceof Refusal) || !again(error, tries)) throw error;
+      const seconds = Math.min(MOST_WAIT_S, error.retryAfterS || 2 ** (tries - 1));
+      waiting(seconds, error);
       await pause(seconds * 1000, request.signal);
     }
   }
 }
 
 /** Resolves after a while, or rejects at once when `signal` is aborted. */
-export function pause(ms, signal) {
+function pause(ms, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, ms);
     signal?.addEventListener("abort", () => {

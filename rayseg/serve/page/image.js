@@ -1,13 +1,16 @@
 // The view of one image: from a file to instances, and what can be done with them without asking again.
 
 import { Refusal, askPatiently } from "./api.js";
+import { listenForImages } from "./arrivals.js";
+import { ClassFilter } from "./classes.js";
 import { cocoDataset, cocoResults, jsonBlob, save } from "./downloads.js";
 import { colourOf, counted, element, swatch, whole } from "./elements.js";
 import { InstanceList } from "./instances.js";
+import { drawHistogram, drawTimes, summary } from "./panel.js";
 import { Stage } from "./stage.js";
+import { ZoomBar } from "./zoombar.js";
 
 const LEAST_SCORE = 0.05; // what is asked for; the slider goes down to it
-const BINS = 24;
 
 const get = (id) => document.getElementById(id);
 
@@ -16,26 +19,23 @@ export class ImageView {
   #refused;
   #models = [];
   #file = null;
+  #alongside = ""; // what is said of other files that came with it
   #bitmap = null; // of the file; null where the browser cannot show it
   #answer = null;
-  #off = new Set(); // class ids
   #active = null;
   #asking = null;
-  #stage = new Stage(get("canvas"), get("tip"), (one, event) => this.#point(one, event));
+  #stage = new Stage(get("canvas"), get("tip"), (one, event) => this.#point(one, event), () => this.#zoomBar.show());
+  #zoomBar = new ZoomBar(this.#stage.zoom);
   #list = new InstanceList(get("instances"), (one) => this.#point(one, null));
+  #classes = new ClassFilter(get("classes"), () => this.#update());
 
   constructor(refused) {
     this.#refused = refused;
-    this.#listenForImages();
+    listenForImages(
+      (file, further) => this.#take(file, further),
+      (file) => this.fail(new Error(`${file.name} is no image.`)),
+    );
     for (const id of ["score", "captions", "fill"]) get(id).addEventListener("input", () => this.#update());
-    get("classes").addEventListener("change", (event) => this.#switch([event.target]));
-    for (const [id, checked] of [["all", true], ["none", false]]) {
-      get(id).addEventListener("click", () => {
-        const boxes = [...get("classes").querySelectorAll("input")];
-        for (const box of boxes) box.checked = checked;
-        this.#switch(boxes);
-      });
-    }
     get("model").addEventListener("change", () => {
       this.#describeModel();
       this.#ask();
@@ -60,6 +60,11 @@ export class ImageView {
     if (this.#file && !this.#answer) this.#ask();
   }
 
+  /** Say why there are no models yet. */
+  expect(words) {
+    get("model-facts").textContent = words;
+  }
+
   /** Say what went wrong. */
   fail(error) {
     const id = error.requestId ? element("span", { className: "small" }, ` Request ${error.requestId}`) : "";
@@ -82,43 +87,17 @@ export class ImageView {
 
   // ---- an image comes
 
-  #listenForImages() {
-    const stage = get("stage");
-    const take = (files) => files.length && this.#take([...files]);
-    for (const id of ["choose", "another"]) get(id).addEventListener("click", () => get("file").click());
-    get("file").addEventListener("change", () => {
-      take(get("file").files);
-      get("file").value = "";
-    });
-    addEventListener("paste", (event) => take(event.clipboardData?.files ?? []));
-    addEventListener("dragover", (event) => {
-      if (!event.dataTransfer?.types.includes("Files")) return;
-      event.preventDefault();
-      stage.classList.add("over");
-    });
-    addEventListener("dragleave", (event) => event.relatedTarget || stage.classList.remove("over"));
-    addEventListener("drop", (event) => {
-      stage.classList.remove("over");
-      if (!event.dataTransfer?.files.length) return;
-      event.preventDefault();
-      location.hash = "#image";
-      take(event.dataTransfer.files);
-    });
-  }
-
-  async #take(files) {
-    const file = files.find((one) => one.type === "" || one.type.startsWith("image/"));
-    if (!file) {
-      this.fail(new Error(`${files[0].name} is no image.`));
-      return;
-    }
+  async #take(file, further) {
     this.#asking?.abort();
     this.#file = file;
+    const left = `${counted(further, "further file")} ${further === 1 ? "was" : "were"} left out`;
+    this.#alongside = further ? ` ${left}; a folder of images is a batch.` : "";
     this.#answer = null;
     this.#active = null;
     const bitmap = await createImageBitmap(file).catch(() => null); // some formats only the server knows
     if (this.#file !== file) return;
     this.#bitmap = bitmap;
+    this.#stage.zoom.all();
     get("invitation").hidden = true;
     get("found").hidden = true;
     get("stage").classList.remove("empty");
@@ -149,7 +128,7 @@ export class ImageView {
       this.#receive(answer);
     } catch (error) {
       if (error.name === "AbortError") return;
-      get("status").textContent = "";
+      this.#say("");
       if (this.#refused(error)) return;
       this.fail(error);
       if (error.status < 400 || error.status >= 429) this.#offerAnotherTry();
@@ -169,7 +148,11 @@ export class ImageView {
     get("again").disabled = words !== null || !this.#file;
     if (words === null) return;
     get("problem").hidden = true;
-    get("status").textContent = words;
+    this.#say(words);
+  }
+
+  #say(words) {
+    get("status").textContent = `${words}${this.#alongside}`;
   }
 
   #query() {
@@ -190,13 +173,13 @@ export class ImageView {
     const damaged = this.#stage.trace(answer.instances);
     if (damaged) this.fail(new Error(`${counted(damaged, "mask")} could not be read and stay out of the picture.`));
     this.#warnOfTheBitmap();
-    this.#drawHistogram();
-    this.#drawClasses();
-    this.#drawTimes();
+    drawHistogram(get("histogram"), answer.instances, LEAST_SCORE);
+    this.#classes.show(answer.instances);
+    drawTimes(get("times"), answer.timing_ms);
     get("found").hidden = false;
     this.#update();
     const total = Math.round(answer.timing_ms["round trip"]);
-    get("status").textContent = `${counted(answer.instances.length, "instance")} in ${whole(total)} milliseconds.`;
+    this.#say(`${counted(answer.instances.length, "instance")} in ${whole(total)} milliseconds.`);
   }
 
   #warnOfTheBitmap() {
@@ -212,15 +195,7 @@ export class ImageView {
 
   #shown() {
     const least = Number(get("score").value);
-    return this.#answer.instances.filter((one) => one.score >= least && !this.#off.has(one.category_id));
-  }
-
-  #switch(boxes) {
-    for (const box of boxes) {
-      if (box.checked) this.#off.delete(Number(box.value));
-      else this.#off.add(Number(box.value));
-    }
-    this.#update();
+    return this.#answer.instances.filter((one) => one.score >= least && this.#classes.allows(one));
   }
 
   #update() {
@@ -232,11 +207,7 @@ export class ImageView {
     const { instances, width, height } = this.#answer;
     get("count").textContent = `${whole(shown.length)} of ${counted(instances.length, "instance")} shown`;
     for (const bar of get("histogram").children) bar.classList.toggle("under", Number(bar.dataset.to) <= least);
-    for (const label of get("classes").children) {
-      const id = Number(label.querySelector("input").value);
-      const above = instances.filter((one) => one.category_id === id && one.score >= least);
-      label.querySelector(".count").textContent = whole(above.length);
-    }
+    this.#classes.count(instances.filter((one) => one.score >= least));
     this.#list.show(shown, width * height);
     get("canvas").setAttribute("aria-label", `${this.#file.name}, ${width} by ${height} pixels: ${summary(shown)}`);
     this.#draw(shown);
@@ -247,50 +218,20 @@ export class ImageView {
     this.#stage.draw(shown, this.#active, options);
   }
 
-  #point(one, event) {
+  #point(under, event) {
+    const one = this.#answer && under; // else it is of the image before
     const changed = one !== this.#active;
     this.#active = one;
     if (this.#answer && changed) {
       this.#list.mark(one, event !== null);
       this.#draw(this.#shown());
+      if (one && !event) this.#stage.reveal(one);
     }
     if (!one) return this.#stage.say(null);
     const part = (100 * one.area) / (this.#answer.width * this.#answer.height);
     const name = element("strong", {}, swatch(one.colour), one.category);
     const facts = [`score ${one.score.toFixed(3)}`, `area ${whole(one.area)} px, ${part.toFixed(part < 1 ? 2 : 1)} %`];
     return this.#stage.say([name, ...facts.map((fact) => element("span", {}, fact))], event, one);
-  }
-
-  #drawHistogram() {
-    const counts = new Array(BINS).fill(0);
-    const width = (1 - LEAST_SCORE) / BINS;
-    for (const { score } of this.#answer.instances) {
-      counts[Math.max(0, Math.min(BINS - 1, Math.floor((score - LEAST_SCORE) / width)))]++;
-    }
-    const most = Math.max(1, ...counts);
-    const bars = counts.map((count, i) => {
-      const bar = element("span");
-      bar.dataset.to = LEAST_SCORE + (i + 1) * width;
-      bar.style.height = count ? `${10 + (90 * count) / most}%` : "0";
-      return bar;
-    });
-    get("histogram").replaceChildren(...bars);
-  }
-
-  #drawClasses() {
-    const names = new Map(this.#answer.instances.map((one) => [one.category_id, one.category]));
-    const labels = [...names].sort(([a], [b]) => a - b).map(([id, name]) => {
-      const box = element("input", { type: "checkbox", value: id, checked: !this.#off.has(id) });
-      return element("label", {}, box, swatch(colourOf(id)), name, element("span", { className: "count" }));
-    });
-    get("classes").replaceChildren(...labels);
-  }
-
-  #drawTimes() {
-    const rows = Object.entries(this.#answer.timing_ms).map(([name, ms]) =>
-      element("div", {}, element("dt", {}, name), element("dd", {}, ms < 10 ? ms.toFixed(1) : whole(Math.round(ms)))),
-    );
-    get("times").replaceChildren(...rows);
   }
 
   // ---- files
@@ -310,10 +251,4 @@ export class ImageView {
       this.fail(error);
     }
   }
-}
-
-function summary(instances) {
-  const counts = new Map();
-  for (const one of instances) counts.set(one.category, (counts.get(one.category) ?? 0) + 1);
-  return [...counts].map(([name, count]) => `${count} ${name}`).join(", ") || "nothing shown";
 }

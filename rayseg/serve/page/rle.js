@@ -62,10 +62,14 @@ export class Tracer {
 
   #fill(runs) {
     const box = { left: this.columns + 1, right: 0, top: this.rows + 1, bottom: 0 };
+    const first = runs[0] ?? 0;
+    const last = this.width * this.height - (runs.length % 2 ? runs[runs.length - 1] : 0); // behind the mask's last pixel
     let run = 0;
-    let end = runs[0] ?? 0; // where the current run ends, in pixels down the columns
+    let end = first; // where the current run ends, in pixels down the columns
     for (let x = 1; x <= this.columns; x++) {
       const column = Math.floor(((2 * x - 1) * this.width) / (2 * this.columns)) * this.height;
+      if (column + this.height <= first) continue;
+      if (column >= last) break;
       for (let y = 1; y <= this.rows; y++) {
         const pixel = column + Math.floor(((2 * y - 1) * this.height) / (2 * this.rows));
         while (pixel >= end) end += runs[++run];
