@@ -154,11 +154,12 @@ class Browser:
         return self.look(f"document.querySelector({json.dumps(selector)}).innerText")
 
     def place(self, selector: str) -> tuple[float, float]:
-        """The middle of an element, scrolled into view."""
+        """The middle of an element, scrolled into view, once it has come to rest."""
         x, y = self.look(
-            f"(() => {{ const one = document.querySelector({json.dumps(selector)}); one.scrollIntoView({{block: "
-            "'nearest'}); const box = one.getBoundingClientRect(); "
-            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+            f"new Promise((done) => {{ const one = document.querySelector({json.dumps(selector)}); let before = ''; "
+            "const see = () => { one.scrollIntoView({block: 'nearest'}); const box = one.getBoundingClientRect(); "
+            "const now = [box.x + box.width / 2, box.y + box.height / 2]; if (String(now) === before) done(now); "
+            "else { before = String(now); requestAnimationFrame(() => requestAnimationFrame(see)); } }; see(); })"
         )
         return x, y
 
