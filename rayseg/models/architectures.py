@@ -46,7 +46,7 @@ class MaskRCNNSettings(BaseModel):
     rpn_pre_nms_top_n: int = Field(default=1000, ge=1)  # per level
     rpn_post_nms_top_n: int = Field(default=1000, ge=1)
     rpn_nms_threshold: float = Field(default=0.7, ge=0, le=1)
-    rpn_score_threshold: float = Field(default=0.0, ge=0, le=1)
+    rpn_score_threshold: float = Field(default=0.0, ge=0, le=1)  # in labelling: training takes them all
 
     # Heads.
     roi_sampling_ratio: int = Field(default=2, ge=1)  # RoIAlign's samples along each side of a cell

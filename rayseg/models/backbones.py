@@ -98,6 +98,13 @@ def timm_name(settings: MaskRCNNSettings) -> str:
     raise ModelError(f"backbone {settings.backbone}: timm {timm.__version__} has no model {name!r}{hint}")
 
 
+def synchronised(module: nn.Module) -> nn.Module:
+    """`module` with its batch norms over the images of all workers; those of timm's keep the activation within them."""
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    return convert_sync_batchnorm(module)
+
+
 def normalisation(settings: MaskRCNNSettings) -> dict[str, tuple[float, ...]]:
     """`image_mean` and `image_std` that the weights published for `settings.backbone` were trained with."""
     from timm.models import get_pretrained_cfg

@@ -9,6 +9,8 @@ P anchors or proposals, N boxes of the target.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchvision.models.detection.mask_rcnn import MaskRCNN
@@ -31,8 +33,19 @@ class _ProposalsBesideCrowds(RegionProposalNetwork):
             label[(label == 0) & _lies_in(boxes, target["boxes"][~keep])] = -1.0  # torchvision's "sample it never"
         return labels, matched
 
+    def filter_proposals(self, *arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
+        """torchvision's; in training whatever the score, for the heads learn from what is unlikely to be an object."""
+        threshold = self.score_thresh
+        self.score_thresh = 0.0 if self.training else threshold
+        try:
+            return super().filter_proposals(*arguments)
+        finally:
+            self.score_thresh = threshold
+
 
 class _HeadsBesideCrowds(RoIHeads):
+    _sampled = 0  # proposals of the last step
+
     def assign_targets_to_proposals(
         self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
@@ -45,6 +58,18 @@ class _HeadsBesideCrowds(RoIHeads):
         for label, boxes, given, keep in zip(labels, proposals, gt_boxes, known, strict=True):
             label[(label == 0) & _lies_in(boxes, given[~keep])] = -1
         return matched, labels
+
+    def select_training_samples(self, *arguments: Any) -> tuple[Any, ...]:
+        samples = super().select_training_samples(*arguments)
+        self._sampled = sum(len(labels) for labels in samples[2])
+        return samples
+
+    def forward(self, *arguments: Any) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """torchvision's; where crowds leave nothing to sample, its means over nothing are zeros that teach nothing."""
+        found, losses = super().forward(*arguments)
+        if self.training and not self._sampled:
+            losses = {name: loss.nan_to_num() for name, loss in losses.items()}
+        return found, losses
 
 
 def ignore_areas(model: MaskRCNN) -> MaskRCNN:

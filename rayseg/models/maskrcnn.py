@@ -56,6 +56,11 @@ def build(architecture: str, num_classes: int, settings: MaskRCNNSettings | None
     return ignore_areas(model)
 
 
+def body_of(architecture: str, settings: MaskRCNNSettings) -> object:
+    """What the feature pyramid is built over: equal for networks whose bodies are the same, whatever stands on them."""
+    return settings.backbone or _BACKBONES[_known(architecture)]
+
+
 def _start_undecided(model: MaskRCNN) -> None:
     """Small weights in the layers that answer, as Detectron2 draws them.
 
@@ -152,9 +157,10 @@ def _check_layers(settings: MaskRCNNSettings, first: int, last: int) -> None:
         raise ModelError(f"returned_layers must ascend within {first}..{last}, found {list(layers)}")
 
 
+_RESNET50 = partial(_resnet_fpn, Bottleneck, [3, 4, 6, 3])
 _BACKBONES: dict[str, Callable[[MaskRCNNSettings], BackboneWithFPN]] = {
-    "maskrcnn_resnet50_fpn": partial(_resnet_fpn, Bottleneck, [3, 4, 6, 3]),
-    "maskrcnn_resnet50_fpn_v2": partial(_resnet_fpn, Bottleneck, [3, 4, 6, 3]),
+    "maskrcnn_resnet50_fpn": _RESNET50,
+    "maskrcnn_resnet50_fpn_v2": _RESNET50,
     "maskrcnn_mobilenet_v3_large_fpn": _mobilenet_v3_fpn,
     "maskrcnn_resnet10_fpn": partial(_resnet_fpn, BasicBlock, [1, 1, 1, 1]),
 }

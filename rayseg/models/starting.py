@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rayseg.errors import ModelError, UsageError
 from rayseg.models import checkpoints, presets, rectangles
 from rayseg.models.architectures import ARCHITECTURES, MaskRCNNSettings
-from rayseg.models.maskrcnn import build
+from rayseg.models.maskrcnn import body_of, build
 from rayseg.models.state_matching import Match, by_name, of_backbone
 from rayseg.models.weight_files import backbone_tensors, is_weight_name
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _OF_CLASSES = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 _BODY = "backbone.body."
+_NORMS = ("backbone_norm", "backbone_norm_eps")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def start_model(
     spec_model        an architecture's name; or a checkpoint's folder, whose architecture, settings and weights are taken
     settings          fields of `MaskRCNNSettings` that replace the architecture's own
     weights           a checkpoint's folder, a torchvision `.pth`, a preset's name for its COCO weights, or the name of a
-                      torchvision weight, `ResNet50_Weights.IMAGENET1K_V2`; None: random, or those of `spec_model`
+                      torchvision weight, `ResNet50_Weights.IMAGENET1K_V2`; None: random, or those of `spec_model`.
+                      With a backbone come the norms that it was learnt with, unless `settings` name others
     backbone_weights  a file for the backbone alone, `.pth` or `.safetensors`, or a torchvision weight's name
 
     Random tensors come from torch's global generator. Raises `UsageError` for wrong settings, `ModelError` where weights
@@ -76,12 +78,14 @@ def start_model(
     source = checkpoints.load(presets.of_weight(weights)) if weights is not None else None
     same = source is not None and tuple(class_names) == source.info.class_names
     label_ids = source.settings.label_ids if source is not None and same else None
-    chosen = chosen.model_copy(update={"label_ids": label_ids})
+    norms = _norms_of(source, architecture, chosen, settings or {}) if source and backbone_weights is None else {}
+    chosen = chosen.model_copy(update={"label_ids": label_ids, **norms})
     model = build(architecture, len(class_names), chosen)
     report = StartReport(architecture, chosen, "random weights", new=tuple(model.state_dict()))
     if source is not None:
         report = _put(report, model, _matched(model, source, same), str(weights))
         report = report if same else _noted(report, _classes_differ(source.info.class_names, class_names))
+        report = _noted(report, _norms_taken(norms))
     if backbone_weights is not None:
         body: Any = model.backbone.body
         match = of_backbone(body, backbone_tensors(backbone_weights), backbone_weights)
@@ -138,6 +142,18 @@ def _matched(model: nn.Module, source: checkpoints.Network, same_classes: bool) 
     return by_name(model, state, left_out, "of other classes")
 
 
+def _norms_of(
+    source: checkpoints.Network, architecture: str, chosen: MaskRCNNSettings, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How the norms of `source`'s backbone differ from those `chosen`, where it is the same backbone and none are `asked`."""
+    theirs = source.settings
+    same_body = body_of(architecture, chosen) == body_of(source.info.architecture, theirs)
+    if not same_body or asked.get("backbone_norm", theirs.backbone_norm) != theirs.backbone_norm:
+        return {}
+    left_open = {name: getattr(theirs, name) for name in _NORMS if name not in asked}
+    return {name: value for name, value in left_open.items() if value != getattr(chosen, name)}
+
+
 def _prefixed(match: Match, prefix: str) -> Match:
     return replace(match, tensors={prefix + name: tensor for name, tensor in match.tensors.items()})
 
@@ -172,6 +188,10 @@ def _classes_differ(theirs: Sequence[str], ours: Sequence[str]) -> str:
         f"the weights know {_some(theirs)}, the data {_some(ours)}: the layers that tell classes apart start from "
         "random numbers"
     )
+
+
+def _norms_taken(norms: Mapping[str, Any]) -> str | None:
+    return f"{', '.join(f'{name} {value}' for name, value in norms.items())}: as in the weights" if norms else None
 
 
 def _some(names: Sequence[str]) -> str:

@@ -11,10 +11,9 @@ from rayseg.specs import Spec
 from rayseg.storage.entry import scheme_of
 
 _PLACES = frozenset(
-    {"images", "images_root", "out", "data", "val", "val_images", "predictions", "backbone_weights", "batches", "capture",
-     "tokens_file"}
-)  # fmt: skip
-_NAMES_TOO = frozenset({"model", "weights", "teacher"})  # a preset's name, or a place
+    {"images", "images_root", "out", "data", "val", "val_images", "predictions", "batches", "capture", "tokens_file"}
+)
+_NAMES_TOO = frozenset({"model", "weights", "backbone_weights", "teacher"})  # a preset's name, or a place
 
 
 def local_paths(spec: Spec) -> dict[str, str]:
@@ -61,7 +60,10 @@ def placed(spec: Spec, *, shared: bool, url: str) -> Spec:
 
 def _is_place(value: str) -> bool:
     return (
-        scheme_of(value) == "file" or "/" in value or value.endswith((".pth", ".pt", ".pkl")) or os.path.exists(value)
+        scheme_of(value) == "file"
+        or "/" in value
+        or value.endswith((".pth", ".pt", ".pkl", ".safetensors"))
+        or os.path.exists(value)
     )
 
 

@@ -38,7 +38,10 @@ class Checkpoint:
 
 
 def save(out: str, loop: Loop, score: float | None, notes: dict[str, Any]) -> Checkpoint:
-    """Write the loop's state below `out`; `notes` is JSON that comes back with it."""
+    """Write the loop's state below `out`; `notes` is JSON that comes back with it.
+
+    Damaged ones of later steps, which a resume has passed over, are removed: they would count as the last ones.
+    """
     import safetensors.torch
 
     data = safetensors.torch.save(_tensors(loop))
@@ -53,18 +56,20 @@ def save(out: str, loop: Loop, score: float | None, notes: dict[str, Any]) -> Ch
     }
     storage.write(storage.join(uri, _TENSORS), data)
     storage.write(storage.join(uri, _CARD), json.dumps(card, indent=1).encode())
+    _remove_damaged_after(out, loop.step)
     return Checkpoint(uri, loop.step, score, card)
 
 
+def add_to(checkpoint: Checkpoint, score: float | None, notes: dict[str, Any]) -> Checkpoint:
+    """Write what became known of a step after it was saved, such as its score."""
+    card = {**checkpoint.card, "score": score, "notes": notes}
+    storage.write(storage.join(checkpoint.uri, _CARD), json.dumps(card, indent=1).encode())
+    return Checkpoint(checkpoint.uri, checkpoint.step, score, card)
+
+
 def all_of(out: str) -> list[Checkpoint]:
-    """The checkpoints below `out` whose card is there, oldest first."""
-    prefix = storage.join(out, _FOLDER)
-    try:
-        uris = [entry.uri for page in storage.list_pages(prefix) for entry in page if entry.uri.endswith(f"/{_CARD}")]
-    except ObjectNotFound:
-        return []
-    found = [_read_card(uri[: -len(_CARD) - 1]) for uri in uris]
-    return sorted((one for one in found if one is not None), key=lambda one: one.step)
+    """The checkpoints below `out` whose card is there, and tensors of the size that it tells, oldest first."""
+    return _sound(_listed(out))
 
 
 def restore_latest(out: str, loop: Loop, say: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
@@ -72,7 +77,7 @@ def restore_latest(out: str, loop: Loop, say: Callable[[str], None] = lambda _: 
 
     A damaged one is passed over and told to `say`. Raises `JobError` for one that is of another model or recipe.
     """
-    for checkpoint in reversed(all_of(out)):
+    for checkpoint, _ in reversed(_listed(out)):
         data = _whole(checkpoint)
         if data is None:
             say(f"{checkpoint.uri}: damaged, passed over")
@@ -89,26 +94,60 @@ def best_of(checkpoints: list[Checkpoint]) -> Checkpoint | None:
 
 
 def prune(out: str, keep: int) -> None:
-    """Remove all but the last `keep` and the best. Cards go first, so that none is ever half there."""
-    found = all_of(out)
+    """Remove all but the last `keep` and the best."""
+    listed = _listed(out)
+    found = _sound(listed)
     best = best_of(found)
     kept = {one.step for one in found[-keep:]} | ({best.step} if best else set())
-    for one in found:
+    for one, _ in listed:
         if one.step not in kept:
-            storage.delete(storage.join(one.uri, _CARD))
-            storage.delete(storage.join(one.uri, _TENSORS))
+            _remove(one)
 
 
-def weights_of(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The weights that a model made of it should have: the moving average where there is one.
+def best_weights(out: str, say: Callable[[str], None] = lambda _: None) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """The best whole checkpoint below `out`, or the last where none has a score, and the weights of a model made of it.
 
-    Raises `JobError` where it is damaged.
+    They are the moving average where there is one. A damaged one is passed over and told to `say`. Raises `JobError` where
+    none is whole.
     """
-    data = _whole(checkpoint)
-    if data is None:
-        raise JobError(f"{checkpoint.uri}: damaged: its tensors are not those that {_CARD} tells of")
-    tensors = _loaded(data)
-    return _part(tensors, "average.") or _part(tensors, "model.")
+    left = all_of(out)
+    while left:
+        chosen = best_of(left) or left[-1]
+        data = _whole(chosen)
+        if data is not None:
+            tensors = _loaded(data)
+            return chosen, _part(tensors, "average.") or _part(tensors, "model.")
+        say(f"{chosen.uri}: damaged, passed over")
+        left.remove(chosen)
+    raise JobError(f"{storage.join(out, _FOLDER)}: no whole checkpoint to make a model of")
+
+
+def _remove_damaged_after(out: str, step: int) -> None:
+    for one, _ in _listed(out):
+        if one.step > step and _whole(one) is None:
+            _remove(one)
+
+
+def _remove(checkpoint: Checkpoint) -> None:
+    """The card goes first, so that none is ever half there."""
+    storage.delete(storage.join(checkpoint.uri, _CARD))
+    storage.delete(storage.join(checkpoint.uri, _TENSORS))
+
+
+def _listed(out: str) -> list[tuple[Checkpoint, int]]:
+    """Every checkpoint whose card is there, and the bytes of its tensors, 0 without any; oldest first."""
+    prefix = storage.join(out, _FOLDER)
+    try:
+        sizes = {entry.uri: entry.size_bytes for page in storage.list_pages(prefix) for entry in page}
+    except ObjectNotFound:
+        return []
+    cards = [_read_card(uri[: -len(_CARD) - 1]) for uri in sizes if uri.endswith(f"/{_CARD}")]
+    found = [(one, sizes.get(storage.join(one.uri, _TENSORS), 0)) for one in cards if one is not None]
+    return sorted(found, key=lambda pair: pair[0].step)
+
+
+def _sound(listed: list[tuple[Checkpoint, int]]) -> list[Checkpoint]:
+    return [one for one, size_bytes in listed if size_bytes == one.card["size_bytes"]]
 
 
 def _tensors(loop: Loop) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rayseg.models import checkpoints
@@ -17,19 +18,24 @@ from rayseg.train.spec import TrainSpec
 from rayseg.train.watching import clock
 
 
-def finish(spec: TrainSpec, start: StartReport, loop: Loop, data: Records, val: Records | None, device: str) -> None:
-    """Write the model and then the report; a model without its report is whole all the same."""
-    chosen = _chosen(spec)
+def finish(
+    spec: TrainSpec,
+    start: StartReport,
+    loop: Loop,
+    data: Records,
+    val: Records | None,
+    device: str,
+    say: Callable[[str], None],
+) -> None:
+    """Write the model and then the report; a model without its report is whole all the same.
+
+    A damaged checkpoint is passed over for the next best, and told to `say`. Raises `JobError` where none is whole.
+    """
+    chosen, weights = checkpointing.best_weights(spec.out, say)
     network = build(start.architecture, len(data.class_names), start.settings)
-    network.load_state_dict(checkpointing.weights_of(chosen))
+    network.load_state_dict(weights)
     _write_model(spec, start, loop, data, network, chosen)
     write_report(spec, _predictor(network, start, data, device), data, val, _facts(start, loop, chosen))
-
-
-def _chosen(spec: TrainSpec) -> Checkpoint:
-    """The best, or the last where nothing was measured."""
-    found = checkpointing.all_of(spec.out)
-    return checkpointing.best_of(found) or found[-1]
 
 
 def _write_model(

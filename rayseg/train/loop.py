@@ -26,6 +26,7 @@ from rayseg.errors import JobError
 from rayseg.train.optimizer import WeightAverage, build_optimizer
 from rayseg.train.recipe import Recipe
 from rayseg.train.schedule import Budget
+from rayseg.train.stand_ins import StandIn
 
 _LOSSES = 16  # most losses a model may name
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -82,8 +83,9 @@ class History:
 class Loop:
     """A model in training with its optimiser, and how far it has come.
 
-    `on_bad_slice` is told of every slice of this worker whose loss is not finite, with its losses. `stop_wanted` is asked
-    once per step; where any worker's says yes, `stopping` becomes true on all of them after the same step.
+    `on_bad_slice` is told of every slice of this worker whose loss is not finite, with its losses; `on_stand_in` of every
+    image that another one stands in for, once. `stop_wanted` is asked once per step; where any worker's says yes,
+    `stopping` becomes true on all of them after the same step.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, device: str | torch.device = "cpu") -> None:
@@ -92,6 +94,9 @@ class Loop:
         self.weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         self.average = WeightAverage(model, recipe.average) if recipe.average else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
+        self.scaler.scale(
+            torch.zeros((), device=self.device)
+        )  # a worker's first step may have no loss to make the scale
         self.step, self.elapsed_s, self.skipped_in_a_row = 0, 0.0, 0
         self.stopping = False
         self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
@@ -99,6 +104,8 @@ class Loop:
         self.joined = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
         self.stop_wanted: Callable[[], bool] = lambda: False
         self.on_bad_slice: Callable[[int, TensorSlice, dict[str, float]], None] = lambda step, one, losses: None
+        self.on_stand_in: Callable[[str], None] = lambda why: None
+        self._stood_in_for = set[str]()
         self._clock = time.monotonic()
 
     def run(
@@ -145,6 +152,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, float] = {}
         for one in batch:
+            self._tell_of_stand_ins(one)
             for name, value in self._learn(one, seconds).items():
                 losses[name] = losses.get(name, 0.0) + value * one.weight
         begin = time.monotonic()
@@ -159,6 +167,12 @@ class Loop:
         self.step += 1
         images = sum(len(one.images) for one in batch)
         return Step(number, progress, begun_s, rate, losses, not taken, images, seconds)
+
+    def _tell_of_stand_ins(self, one: TensorSlice) -> None:
+        for name in one.names:
+            if isinstance(name, StandIn) and name.why not in self._stood_in_for:
+                self._stood_in_for.add(name.why)
+                self.on_stand_in(name.why)
 
     def _learn(self, one: TensorSlice, seconds: dict[str, float]) -> dict[str, float]:
         """Add the gradient of a slice, if its loss is finite; its losses by name."""
@@ -236,13 +250,19 @@ class Loop:
                 dist.broadcast(tensor, 0)
 
     def share_statistics(self) -> None:
-        """Make running statistics, as of batch norm, the mean of all workers'; weights are the same on all of them."""
+        """Make running statistics, as of batch norm, the mean of all workers', in the model and in its moving average.
+
+        Weights are the same on all of them.
+        """
         if not _workers():
             return
-        for buffer in self.model.buffers():
-            if buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer.div_(dist.get_world_size())
+        averaged = self.average.state if self.average else {}
+        for name, buffer in self.model.named_buffers():
+            for one in (buffer, averaged.get(name)):
+                if one is not None and one.is_floating_point():
+                    dist.all_reduce(one)
+                    one.div_(dist.get_world_size())
+        self.trust_statistics()
 
     def leave_out(self, seconds: float) -> None:
         """Do not count `seconds` that something else took, between two steps, as training."""

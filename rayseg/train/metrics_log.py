@@ -63,7 +63,8 @@ class MetricsLog:
         return [asdict(one) for one in self._waiting]
 
     def scores(self, step: int, epoch: float, values: dict[str, float | None]) -> None:
-        """A row with what validation found after `step`."""
+        """A row with what validation found after `step`, in the place of an earlier one."""
+        self.rows = [row for row in self.rows if int(row["step"]) != step or row.get("loss", "") != ""]
         self._add({"step": step, "epoch": round(epoch, 4), **values})
 
     def write(self) -> None:

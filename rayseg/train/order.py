@@ -60,6 +60,11 @@ class Order:
             for number, part in enumerate(parts)
         ]
 
+    def images_before(self, step: int) -> int:
+        """Images of all steps before `step`, each as often as it is seen."""
+        epochs, within = divmod(step, self.steps_per_epoch)
+        return epochs * self.images + within * self.batch_size
+
     def of_worker(self, first_step: int, rank: int, workers: int) -> Iterator[list[Slice]]:
         """The slices of each step from `first_step` on that are worker `rank`'s, without end; a list may be empty.
 

@@ -15,19 +15,24 @@ import numpy as np
 
 from rayseg.annotations import AnnotatedImage, Category, Dataset
 from rayseg.datasets.image_checks import upright_pixels
-from rayseg.errors import UsageError
+from rayseg.errors import ImageError, UsageError
 from rayseg.formats import shapes
 from rayseg.train.augmentation import TrainingImage
+from rayseg.train.stand_ins import FAULTS, stand_in
 
 
 @dataclass(frozen=True)
 class Records:
-    """Images by their rank, in the order of their names; `data` and `offsets` (images + 1) are read only, and shared."""
+    """Images by their rank, in the order of their names; `data` and `offsets` (images + 1) are read only, and shared.
+
+    With `skip` another image stands in for one that cannot be learnt from.
+    """
 
     categories: tuple[Category, ...]
     data: np.ndarray
     offsets: np.ndarray
     instances: dict[str, int] = field(default_factory=dict)
+    skip: bool = False
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -41,7 +46,18 @@ class Records:
         return pickle.loads(self.data[self.offsets[rank] : self.offsets[rank + 1]].data)  # ours: see `packed`
 
     def training_image(self, rank: int) -> TrainingImage:
-        """Decoded, with its masks as RLEs. Raises StorageError, ImageError, UsageError for one that cannot be learnt from."""
+        """Decoded, with its masks drawn; with `skip` another one, if need be, whose name is then a `StandIn`.
+
+        Raises StorageError, ImageError, UsageError for one that cannot be learnt from.
+        """
+        try:
+            return self._own_image(rank)
+        except FAULTS as fault:
+            if not self.skip:
+                raise
+            return stand_in(self._own_image, rank, len(self), fault)
+
+    def _own_image(self, rank: int) -> TrainingImage:
         return training_image(self.image(rank))
 
     def digest(self) -> str:
@@ -56,7 +72,8 @@ class Records:
 def packed(dataset: Dataset, split: str | None = None) -> Records:
     """The images of `dataset`, of one split where it is named; images without objects are images all the same.
 
-    Sorted by name, so that the order in which a source lists them does not decide what is learnt.
+    Sorted by name, so that the order in which a source lists them does not decide what is learnt. Where its reader skips
+    what is broken, so does training.
     Raises `UsageError` where there are none.
     """
     rows: list[tuple[str, bytes]] = []
@@ -76,6 +93,7 @@ def packed(dataset: Dataset, split: str | None = None) -> Records:
         np.frombuffer(b"".join(data for _, data in rows), np.uint8),
         np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         {name: instances[index] for index, name in enumerate(names)},
+        dataset.faults is not None and dataset.faults.on_error == "skip",
     )
 
 
@@ -84,7 +102,10 @@ def training_image(image: AnnotatedImage) -> TrainingImage:
 
     A box without a mask comes with an empty one, which batches take for an area to ignore; lines and points are left out.
     """
-    pixels = upright_pixels(image)
+    try:
+        pixels = upright_pixels(image)
+    except ImageError as error:
+        raise ImageError(error.kind, f"{image.name}: {error}") from None
     found = (pixels.shape[0], pixels.shape[1])
     if image.image_hw is not None and tuple(image.image_hw) != found:
         raise UsageError(f"{image.name}: annotated as {image.image_hw} (height, width), the image is {found}")

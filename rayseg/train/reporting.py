@@ -25,10 +25,10 @@ def write_report(
     shown = val or data
     step = max(1, len(shown) // SAMPLES)
     ranks = range(0, len(shown), step)[:SAMPLES]
-    found = labelled(predictor, shown, ranks, LEAST_SCORE)
+    truths = {image.name: image for image in map(shown.image, ranks)}
     samples = [
-        Sample(upright_pixels(shown.image(rank)), shown.image(rank), one)
-        for rank, one in zip(ranks, found, strict=True)
+        Sample(upright_pixels(truths[one.name]), truths[one.name], one)
+        for one in labelled(predictor, shown, ranks, LEAST_SCORE)
     ]
     counts = {
         "images": f"{len(data):,}" + (f", {len(val):,} to measure on" if val else ", none to measure on"),

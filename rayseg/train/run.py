@@ -34,9 +34,11 @@ from rayseg.models.checkpoints import CARD_NAME, WEIGHTS_NAME
 from rayseg.outputs import lock as locks
 from rayseg.train import checkpointing, job, metrics_log, reporting, tracking
 from rayseg.train.board import Board
+from rayseg.train.order import Order
 from rayseg.train.records import Records, packed
-from rayseg.train.session import BAD_SLICES
+from rayseg.train.session import BAD_SLICES, Overtaken
 from rayseg.train.spec import TrainSpec
+from rayseg.train.waiting import Failures, Waiting, last_line
 from rayseg.train.watching import Reporter, clock, reporter
 from rayseg.train.worker import Work, work
 
@@ -47,19 +49,20 @@ _GROUP_TIMEOUT_S = 1800  # validation of the lead is waited for this long
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run left behind; the seconds are those of training, start-up and validation apart."""
+    """What a run left behind; images are those of all workers, seconds those of training, start-up and validation apart."""
 
     out: str
     steps: int
     images: int
     skipped: int
+    left_out: int
     seconds: float
     best: float | None
     scores: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         """As one JSON object."""
-        names = ("out", "steps", "images", "skipped", "seconds", "best", "scores")
+        names = ("out", "steps", "images", "skipped", "left_out", "seconds", "best", "scores")
         return {"event": "done"} | {name: getattr(self, name) for name in names}
 
     def text(self) -> str:
@@ -67,6 +70,7 @@ class Summary:
         lines = [
             f"{self.steps:,} steps, {clock(self.seconds)} of training"
             + (f", {self.skipped} skipped" if self.skipped else "")
+            + (f", {self.left_out} broken images left out" if self.left_out else "")
         ]
         for measure, name in (("segm", "mask"), ("bbox", "box")):
             values = self.scores.get(measure)
@@ -100,7 +104,7 @@ def run(spec: TrainSpec, *, overwrite: bool = False, report: Reporter | None = N
         spec = job.begin(spec, data, val)
         if storage.exists(storage.join(spec.out, CARD_NAME)):
             report.say("already complete: the model is there")
-            return _of_finished(spec.out)
+            return _of_finished(spec, data)
         return _train(spec, data, val, lock, report)
     finally:
         report.close()
@@ -111,14 +115,14 @@ def run(spec: TrainSpec, *, overwrite: bool = False, report: Reporter | None = N
 def _train(spec: TrainSpec, data: Records, val: Records | None, lock: locks.Lock, report: Reporter) -> Summary:
     started = _connect(spec)
     try:
-        gpu = _check_resources(spec, started)
+        needs = _check_resources(spec, started)
         # on this very node: were it on a worker's, the training would end with that node
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
         refs = [ray.put(records) for records in (data, val) if records is not None]
         with tempfile.TemporaryDirectory(prefix="rayseg-train-") as folder, _signals(board, report) as stopped:
-            trainer = _trainer(Work(spec, refs, board), gpu, folder)
-            outcome = _follow(trainer, board, lock, report)
+            trainer = _trainer(Work(spec, refs, board), needs, folder)
+            outcome = _follow(trainer, board, lock, report, Waiting(spec.least_workers, needs, report.say))
         if outcome is None or not outcome["finished"]:
             raise Stopped(f"stopped{' by ' + stopped[0] if stopped else ''}: saved; the same command goes on from here")
         return Summary(spec.out, **{name: outcome[name] for name in Summary.__slots__ if name != "out"})
@@ -127,25 +131,29 @@ def _train(spec: TrainSpec, data: Records, val: Records | None, lock: locks.Lock
             cluster.disconnect()
 
 
-def _trainer(job: Work, gpu: bool, folder: str) -> TorchTrainer:
-    resources = {"CPU": job.spec.cpus_per_worker} | ({"GPU": 1.0} if gpu else {})
+def _trainer(job: Work, needs: dict[str, float], folder: str) -> TorchTrainer:
     return TorchTrainer(
         work,
         train_loop_config={"work": job},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=_GROUP_TIMEOUT_S),
+        torch_config=TorchConfig(backend="nccl" if "GPU" in needs else "gloo", timeout_s=_GROUP_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(
             num_workers=job.spec.workers,
-            use_gpu=gpu,
-            resources_per_worker=resources,
+            use_gpu="GPU" in needs,
+            resources_per_worker=needs,
             elastic_resize_monitor_interval_s=max(RESIZE_S, job.spec.save_every_s or 0),
         ),
         run_config=ray.train.RunConfig(
-            name="rayseg", storage_path=folder, failure_config=ray.train.FailureConfig(job.spec.max_failures)
+            name="rayseg",
+            storage_path=folder,
+            failure_config=ray.train.FailureConfig(job.spec.max_failures),
+            callbacks=[Failures(job.board)],
         ),
     )
 
 
-def _follow(trainer: TorchTrainer, board: Any, lock: locks.Lock, report: Reporter) -> dict[str, Any] | None:
+def _follow(
+    trainer: TorchTrainer, board: Any, lock: locks.Lock, report: Reporter, waiting: Waiting
+) -> dict[str, Any] | None:
     """Run the trainer beside this thread, which hears signals and passes on what is told; the lead's outcome.
 
     Where the lock is lost the workers end without saving: what is there is another run's now.
@@ -160,26 +168,35 @@ def _follow(trainer: TorchTrainer, board: Any, lock: locks.Lock, report: Reporte
 
     thread = threading.Thread(target=fit, name="rayseg-train", daemon=True)
     thread.start()
-    outcome = None
+    outcome, left_out = None, set[str]()
     while True:
         alive = thread.is_alive()  # asked before the board, so that nothing told at the end is missed
         for event in ray.get(board.take.remote()):
             if event["event"] == "message":
                 report.say(event["message"])
+            elif event["event"] == "left_out" and event["why"] not in left_out:
+                left_out.add(event["why"])
+                report.say(f"left out: {event['why']}")
             elif event["event"] == "progress":
                 report.show(event)
+            elif event["event"] == "started":
+                waiting.end()
+            elif event["event"] == "failed" and ray.get(board.failure.remote()) is None:
+                report.say(f"a worker failed: {event['error']}")
+                waiting.begin()
             elif event["event"] == "outcome":
                 outcome = event
         if not alive:
             break
+        waiting.look()
         try:
             lock.check()
         except JobError as lost:
-            board.fail.remote(type(lost).__name__, str(lost))
+            board.fail.remote(Overtaken.__name__, str(lost))
         thread.join(POLL_S)
     if outcome is None:
         _raise(failures, ray.get(board.failure.remote()))
-    return outcome
+    return outcome and {**outcome, "left_out": len(left_out)}
 
 
 def _raise(failures: list[BaseException], told: tuple[str, str] | None) -> None:
@@ -192,8 +209,7 @@ def _raise(failures: list[BaseException], told: tuple[str, str] | None) -> None:
     if not failures:
         return
     failure = failures[0]
-    lines = [line for line in str(failure).strip().splitlines() if line.strip()]
-    raise JobError(f"the workers failed: {lines[-1] if lines else failure!r}; the same command goes on") from failure
+    raise JobError(f"the workers failed: {last_line(failure)}; the same command goes on") from failure
 
 
 @contextmanager
@@ -226,18 +242,21 @@ def _connect(spec: TrainSpec) -> bool:
         raise JobError(f"no Ray cluster at {spec.address or os.environ.get('RAY_ADDRESS')}: {error}") from None
 
 
-def _check_resources(spec: TrainSpec, own: bool) -> bool:
-    """Whether workers get a GPU each. Raises `UsageError` where this machine can never hold them all."""
+def _check_resources(spec: TrainSpec, own: bool) -> dict[str, float]:
+    """What each worker takes. Raises `UsageError` where this machine can never hold them all, or no node of a cluster one."""
     found = ray.cluster_resources()
     gpu = spec.gpu if spec.gpu is not None else found.get("GPU", 0) >= 1
-    needed = {"CPU": spec.least_workers * spec.cpus_per_worker} | ({"GPU": float(spec.least_workers)} if gpu else {})
-    for name, count in needed.items():
-        if own and count > found.get(name, 0):
+    needs = {"CPU": spec.cpus_per_worker} | ({"GPU": 1.0} if gpu else {})
+    if not own:
+        cluster.check_fits(needs, "a worker")
+        return needs
+    for name, each in needs.items():
+        if spec.least_workers * each > found.get(name, 0):
             raise UsageError(
-                f"workers: {spec.least_workers} need {count:g} {name}s, this machine has {found.get(name, 0):g}; "
-                "fewer workers, or less cpus_per_worker"
+                f"workers: {spec.least_workers} need {spec.least_workers * each:g} {name}s, this machine has "
+                f"{found.get(name, 0):g}; fewer workers, or less cpus_per_worker"
             )
-    return gpu
+    return needs
 
 
 def read_data(spec: TrainSpec, report: Reporter) -> tuple[Records, Records | None]:
@@ -274,13 +293,15 @@ def _clear(prefix: str) -> None:
         pass
 
 
-def _of_finished(out: str) -> Summary:
-    checkpoints = checkpointing.all_of(out)
+def _of_finished(spec: TrainSpec, data: Records) -> Summary:
+    checkpoints = checkpointing.all_of(spec.out)
     last = checkpoints[-1] if checkpoints else None
     best = checkpointing.best_of(checkpoints)
     scores = best.card["notes"]["scores"] if best else {}
     position = last.card["position"] if last else {"step": 0, "elapsed_s": 0.0}
-    return Summary(out, position["step"], 0, 0, position["elapsed_s"], best.score if best else None, scores)
+    step, score = position["step"], best.score if best else None
+    images = Order(len(data), spec.batch_size, spec.batch_size).images_before(step)
+    return Summary(spec.out, step, images, 0, 0, position["elapsed_s"], score, scores)
 
 
 def absolute(spec: TrainSpec) -> TrainSpec:
@@ -291,7 +312,7 @@ def absolute(spec: TrainSpec) -> TrainSpec:
         for name in names
         if (value := getattr(spec, name))
         and "://" not in value
-        and (name not in ("model", "weights") or os.path.exists(value))
+        and (name not in ("model", "weights", "backbone_weights") or os.path.exists(value))
     }
     return spec.model_copy(update=changes)
 

@@ -9,7 +9,7 @@ import json
 import resource
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,15 +17,18 @@ import torch
 from torch import nn
 
 from rayseg import storage
+from rayseg.errors import JobError, StorageError
+from rayseg.models.backbones import synchronised
 from rayseg.models.maskrcnn import build
 from rayseg.models.predictor import from_model
 from rayseg.models.starting import StartReport, settings_for, start_model
 from rayseg.train import checkpointing
 from rayseg.train.anchor_fitting import fitted_anchors
 from rayseg.train.batches import keep_sizes
+from rayseg.train.checkpointing import Checkpoint
 from rayseg.train.finishing import finish
 from rayseg.train.loading import batches
-from rayseg.train.loop import Loop, Step, TensorSlice
+from rayseg.train.loop import History, Loop, Step, TensorSlice
 from rayseg.train.metrics_log import MetricsLog
 from rayseg.train.order import Order
 from rayseg.train.records import Records
@@ -49,22 +52,26 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a session came to: `finished` is false where it was stopped before its end."""
+    """What a run has come to: `finished` is false where it was stopped before its end."""
 
     finished: bool
     steps: int
-    images: int
-    skipped: int
-    seconds: float  # of training in this session, start-up and validation apart
+    images: int  # that all workers have seen, over all epochs
+    skipped: int  # steps of this session
+    seconds: float  # of training, start-up and validation apart
     best: float | None
     scores: dict[str, Any] = field(default_factory=dict)
+
+
+class Overtaken(JobError):
+    """Another run has taken over the output: nothing may be written there any more."""
 
 
 Feed = Callable[[Order, int], Generator[Sequence[TensorSlice], None, None]]
 
 
 class Session:
-    """See `go`. `tell` hears of progress, from the lead alone; `stop_wanted` is asked once per step.
+    """See `go`. `tell` hears of progress, from the lead alone; `stop_wanted` is asked once per step and image of validation.
 
     `feed` gives this worker's slices of each step of an order, from a step on; none: threads load them.
     """
@@ -81,7 +88,7 @@ class Session:
         notice: Callable[[], bool] = lambda: False,
     ) -> None:
         self.spec, self.data, self.val, self.place, self.tell = spec, data, val, place, tell
-        self.feed, self.notice = feed or self._from_threads, notice
+        self.feed, self.notice = feed or from_threads(spec, data, place), notice
         self.lead = place.rank == 0
         self.model, self.start = self._model()
         self.loop = Loop(self.model, spec.recipe(), place.device)
@@ -89,38 +96,56 @@ class Session:
         self.order = Order(len(data), spec.batch_size, micro, spec.seed, even=self.loop.joined)
         self.budget = spec.budget(self.order.steps_per_epoch)
         self.loop.stop_wanted, self.loop.on_bad_slice = stop_wanted, self._keep_bad_slice
+        self.loop.on_stand_in = self._leave_out
         self.scores: Scores | None = None
         self.best: float | None = None
         self.since_best = 0
         self._saved_step, self._saved_s, self._measured_step = -1, 0.0, -1
+        self._checkpoint: Checkpoint | None = None  # of the saved step, on the lead
         self._asked_s, self._noticed = 0.0, False
         self._waiting: list[dict[str, Any]] = []  # steps before the resume that have no row yet
 
     def go(self) -> Outcome:
         """Train to the end of the budget, or until stopped, and leave checkpoints behind; at the end the model itself.
 
-        Raises `JobError` when the training diverges or a checkpoint is of another model, and what reading images raises.
+        Raises `JobError` when the training diverges or a checkpoint is of another model, and what reading images and
+        `stop_wanted` raise; what was measured until then is in metrics.csv, but for `Overtaken`.
         """
         self._resume()
-        first = self.loop.step
-        tracking = Tracking(self.spec, self._say) if self.lead and self.spec.mlflow is not None else None
-        self.log = self._log(first, tracking) if self.lead else None
-        with closing(self.feed(self.order, first)) as source:
+        self.tracking = Tracking(self.spec, self._say) if self.lead and self.spec.mlflow is not None else None
+        self.log = self._log() if self.lead else None
+        try:
+            history, finished = self._learn()
+        except Overtaken:
+            raise
+        except Exception:
+            with suppress(StorageError):  # it would hide what went wrong
+                self._close_logs(finished=False)
+            raise
+        self._close_logs(finished)
+        if self.lead and finished:
+            finish(self.spec, self.start, self.loop, self.data, self.val, self.place.device, self._say)
+        step, scores = self.loop.step, self.scores.to_json() if self.scores else {}
+        images = self.order.images_before(step)
+        return Outcome(finished, step, images, history.skipped, self.loop.elapsed_s, self.best, scores)
+
+    def _learn(self) -> tuple[History, bool]:
+        """Do the steps that are left; whether the run has come to its end."""
+        if self._to_be_measured():  # the last session ended in the middle of it
+            self._measure()
+        if self._out_of_patience():
+            self.loop.stopping = True
+        with closing(self.feed(self.order, self.loop.step)) as source:
             history = self.loop.run(source, self.budget, self._after)
-        finished = not self.loop.stopping or self._out_of_patience()
-        if finished:
+        if self._at_its_end():
             if self.log is not None:
                 self.log.flush()
             self._measure()
         self._save()
-        if tracking is not None:
-            tracking.close(finished)
-        if self.log is not None:
-            self.log.close()
-            if finished:
-                finish(self.spec, self.start, self.loop, self.data, self.val, self.place.device)
-        scores = self.scores.to_json() if self.scores else {}
-        return Outcome(finished, self.loop.step, history.images, history.skipped, history.seconds, self.best, scores)
+        return history, self._at_its_end()
+
+    def _at_its_end(self) -> bool:
+        return not self.loop.stopping or self._out_of_patience()
 
     def _model(self) -> tuple[nn.Module, StartReport]:
         spec = self.spec
@@ -137,7 +162,7 @@ class Session:
             report = replace(report, notes=(*report.notes, fitted.text()))
         module: nn.Module = model
         if spec.synchronised_norm and self.place.workers > 1 and self.place.device != "cpu":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+            module = synchronised(module)
         module.to(torch.device(self.place.device))
         if spec.channels_last:
             module.to(memory_format=torch.channels_last)
@@ -147,11 +172,17 @@ class Session:
             model.backbone.compile()
         return module.train(), report
 
-    def _log(self, first: int, tracking: Tracking | None) -> MetricsLog:
-        every = self.spec.report_every_steps
-        if tracking is None:
-            return MetricsLog(self.spec.out, first, every, self._waiting)
-        return MetricsLog(self.spec.out, first, every, self._waiting, tracking.row)
+    def _log(self) -> MetricsLog:
+        out, first, every = self.spec.out, self.loop.step, self.spec.report_every_steps
+        if self.tracking is None:
+            return MetricsLog(out, first, every, self._waiting)
+        return MetricsLog(out, first, every, self._waiting, self.tracking.row)
+
+    def _close_logs(self, finished: bool) -> None:
+        if self.tracking is not None:
+            self.tracking.close(finished)
+        if self.log is not None:
+            self.log.close()
 
     def _resume(self) -> None:
         self.loop.share_weights()
@@ -159,38 +190,30 @@ class Session:
         if found is None:
             self._say(_loaded(self.start))
             return
-        self.best, self.since_best = found.card["notes"]["best"], found.card["notes"]["since_best"]
-        self._waiting = found.card["notes"].get("waiting", [])
-        self._saved_step, self._saved_s = found.step, self.loop.elapsed_s
+        notes = found.card["notes"]
+        self.best, self.since_best = notes["best"], notes["since_best"]
+        self._waiting = notes.get("waiting", [])
+        if notes["scores"]:
+            self.scores, self._measured_step = Scores(**notes["scores"]), found.step
+        self._checkpoint, self._saved_step, self._saved_s = found, found.step, self.loop.elapsed_s
         self._asked_s = self.loop.elapsed_s
         self._say(f"going on from step {found.step:,} ({found.uri})")
-
-    def _from_threads(self, order: Order, first: int) -> Generator[Sequence[TensorSlice], None, None]:
-        spec, place = self.spec, self.place
-        return batches(
-            self.data.training_image,
-            order,
-            spec.augmentation,
-            first_step=first,
-            rank=place.rank,
-            workers=place.workers,
-            threads=spec.loaders,
-            ahead=spec.ahead,
-        )
 
     def _after(self, step: Step) -> None:
         """After each step, on every worker alike: all decide by what all of them know."""
         self._report(step)
-        done = self.loop.step
-        epoch, into = divmod(done, self.order.steps_per_epoch)
-        if into == 0 and epoch % self.spec.evaluate_every == 0:
-            self._measure()
-        if self._out_of_patience():
-            self.loop.stopping = True
         every, every_s = self.spec.save_every_steps or self.order.steps_per_epoch, self.spec.save_every_s
         late = every_s is not None and self.loop.elapsed_s - self._saved_s >= every_s
-        if done % every == 0 or late or self._measured_step == done or self._to_be_lost():
+        if self.loop.step % every == 0 or late or self._to_be_lost():
             self._save()
+        if self._to_be_measured() and not self.loop.stopping:
+            self._measure()
+
+    def _to_be_measured(self) -> bool:
+        """Whether an epoch that is to be measured ends here, and has not been."""
+        epoch, into = divmod(self.loop.step, self.order.steps_per_epoch)
+        wanted = self.val is not None and epoch > 0 and into == 0 and epoch % self.spec.evaluate_every == 0
+        return wanted and self._measured_step != self.loop.step
 
     def _to_be_lost(self) -> bool:
         """Whether a machine is about to be taken away: asked now and then, after the same steps on all workers."""
@@ -215,45 +238,67 @@ class Session:
             self.tell({"event": "progress", **row, "progress": min(progress, 1.0), "eta_s": left_s})
 
     def _measure(self) -> None:
-        """AP on the validation images, once per step, not counted as training time."""
+        """AP on the validation images, once per step, not counted as training time; what was learnt is saved before.
+
+        Where a worker is asked to stop in the middle, all do: the next session measures first.
+        """
         if self.val is None or self._measured_step == self.loop.step:
             return
+        self._save()
         begin = time.monotonic()
-        self.loop.share_statistics()
         settings, names = self.start.settings, self.data.class_names
         network = build(self.start.architecture, len(names), settings)
         network.load_state_dict(self.loop.weights_to_keep())
         predictor = from_model(network, self.start.architecture, settings, names, self.place.device)
-        self.scores = validate(predictor, self.val)
-        self._measured_step = self.loop.step
-        found = self.scores.of(self.spec.metric)
+        scores = validate(predictor, self.val, self.loop.stop_wanted, self._leave_out)
+        took_s = time.monotonic() - begin
+        self.loop.leave_out(took_s)
+        if scores is None:
+            self.loop.stopping = True
+            return
+        self.scores, self._measured_step = scores, self.loop.step
+        self._compare(scores.of(self.spec.metric))
+        epoch = self.loop.step / self.order.steps_per_epoch
+        values = {"mask_ap": scores.segm.get("AP"), "box_ap": scores.bbox.get("AP")}
+        if self.log is not None:
+            self.log.scores(self.loop.step - 1, epoch, values)
+        self._save()
+        if self.lead:
+            self.tell({"event": "scores", "epoch": epoch, **values})
+            told = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in values.items())
+            self._say(f"epoch {epoch:.4g}: {told} ({took_s:.1f} s)")
+
+    def _compare(self, found: float | None) -> None:
+        """Whether it gets better; where it does not for too long, that was the last step."""
         if found is not None and (self.best is None or found > self.best):
             self.best, self.since_best = found, 0
         else:
             self.since_best += 1
-        self.loop.leave_out(time.monotonic() - begin)
-        if self.log is not None:
-            epoch = self.loop.step / self.order.steps_per_epoch
-            values = {"mask_ap": self.scores.segm.get("AP"), "box_ap": self.scores.bbox.get("AP")}
-            self.log.scores(self.loop.step - 1, epoch, values)
-            self.tell({"event": "scores", "epoch": epoch, **values})
-            told = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in values.items())
-            self._say(f"epoch {epoch:.4g}: {told} ({time.monotonic() - begin:.1f} s)")
+        if self._out_of_patience():
+            self.loop.stopping = True
 
     def _save(self) -> None:
-        if self._saved_step == self.loop.step:
-            return
-        self.loop.share_statistics()
-        self._saved_step, self._saved_s = self.loop.step, self.loop.elapsed_s
+        """A checkpoint of this step; where it is there already, what has become known since goes into its card."""
+        new = self._saved_step != self.loop.step
+        if new:
+            self.loop.share_statistics()
+            self._saved_step, self._saved_s = self.loop.step, self.loop.elapsed_s
         if not self.lead:
             return
-        score = self.scores.of(self.spec.metric) if self.scores and self._measured_step == self.loop.step else None
+        scores = self.scores if self._measured_step == self.loop.step else None
+        score = scores.of(self.spec.metric) if scores else None
         notes: dict[str, Any] = {"best": self.best, "since_best": self.since_best}
         notes["waiting"] = self.log.waiting() if self.log else []
-        notes["scores"] = self.scores.to_json() if score is not None and self.scores else {}
+        notes["scores"] = scores.to_json() if scores else {}
+        before = None if new else self._checkpoint
+        if before is not None and before.card["notes"] == notes:
+            return
         if self.log is not None:
             self.log.write()  # before the checkpoint: a resume drops rows too many, but cannot bring back lost ones
-        checkpointing.save(self.spec.out, self.loop, score, notes)
+        if before is None:
+            self._checkpoint = checkpointing.save(self.spec.out, self.loop, score, notes)
+        else:
+            self._checkpoint = checkpointing.add_to(before, score, notes)
         checkpointing.prune(self.spec.out, self.spec.keep)
 
     def _out_of_patience(self) -> bool:
@@ -274,9 +319,30 @@ class Session:
             {"event": "message", "message": f"step {step}: {bad}; skipped, kept in {uri}: {', '.join(one.names)}"}
         )
 
+    def _leave_out(self, why: str) -> None:
+        self.tell({"event": "left_out", "why": why})
+
     def _say(self, message: str) -> None:
         if self.lead:
             self.tell({"event": "message", "message": message})
+
+
+def from_threads(spec: TrainSpec, data: Records, place: Place) -> Feed:
+    """Slices that threads of this worker load."""
+
+    def feed(order: Order, first: int) -> Generator[Sequence[TensorSlice], None, None]:
+        return batches(
+            data.training_image,
+            order,
+            spec.augmentation,
+            first_step=first,
+            rank=place.rank,
+            workers=place.workers,
+            threads=spec.loaders,
+            ahead=spec.ahead,
+        )
+
+    return feed
 
 
 def micro_batch(spec: TrainSpec, workers: int) -> int:

@@ -36,12 +36,12 @@ class TrainSpec(Spec):
     val_format: str | None = Field(None, description="as data_format")
     val_images: str | None = Field(None, description="as images")
     val_split: str | None = Field(None, description="as split")
-    on_error: Literal["raise", "skip"] = Field("raise", description="what to do about broken annotations")
+    on_error: Literal["raise", "skip"] = Field("raise", description="what to do about broken annotations and images")
     out: str = Field(description="output folder: local path, file:// or s3://; it becomes the checkpoint")
 
     model: str = Field(description="architecture, or a checkpoint to go on from")
     weights: str | None = Field(None, description="weights to start from: checkpoint, .pth, preset, torchvision name")
-    backbone_weights: str | None = Field(None, description="local file with weights of the backbone alone")
+    backbone_weights: str | None = Field(None, description="of the backbone alone: a local file or torchvision name")
     settings: dict[str, Any] = Field({}, description="fields of the architecture's settings, such as min_size")
     fit_anchors: bool = Field(False, description="fit the sizes and ratios of the anchors to the data's boxes")
 

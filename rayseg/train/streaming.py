@@ -20,7 +20,6 @@ import ray
 import torch
 from ray.data import DataContext, Dataset, Datasource, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
-from ray.exceptions import RayError
 
 from rayseg.errors import JobError, RaysegError
 from rayseg.train import slice_bytes
@@ -35,8 +34,13 @@ SEGMENTS = (8, 16)  # tasks of one execution: a short run loads little in vain, 
 TASK_PIXELS = 16 << 20  # what a task loads: Ray Data's work for it, 20 ms of the worker's interpreter, is to be little
 TASK_IMAGES = 128  # at most
 SAMPLE = 64  # images that are asked for their size
+PATIENCE_S = 60.0  # with tasks that bring nothing: there may be no room for them
 _POLL_S = 0.5
 _SLICES = pa.schema([("slice", pa.large_binary())])
+
+
+class NothingLoaded(JobError):
+    """Tasks have brought nothing for `PATIENCE_S`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,11 @@ def slices_per_task(data: Records, micro_batch: int) -> int:
 def streamed(
     loading: Loading, tasks: Tasks, *, first_step: int, rank: int, workers: int
 ) -> Generator[Sequence[TensorSlice], None, None]:
-    """The slices of each step from `first_step` on that are worker `rank`'s, without end; see `loading.batches`."""
+    """The slices of each step from `first_step` on that are worker `rank`'s, without end; see `loading.batches`.
+
+    Raises what reading an image raises, at its step; Ray's own error where tasks fail, `NothingLoaded` where none comes to an
+    end for a while.
+    """
     steps = _Ahead(_steps(loading, tasks, loading.order.of_worker(first_step, rank, workers)), tasks.ahead)
     try:
         while True:
@@ -86,11 +94,11 @@ class _Ahead:
         self._stop = threading.Event()
         threading.Thread(target=self._fill, args=(items,), name="rayseg-stream", daemon=True).start()
 
-    def next(self) -> Any:
-        """The next item. Raises what the iterator raised in its place."""
-        item = self._waiting.get()
+    def next(self, timeout_s: float | None = None) -> Any:
+        """The next item. Raises what the iterator raised in its place, and `queue.Empty` after `timeout_s`."""
+        item = self._waiting.get(timeout=timeout_s)
         if isinstance(item, BaseException):
-            raise item if isinstance(item, RaysegError) else _told(item)
+            raise item
         return item
 
     def close(self) -> None:
@@ -119,7 +127,7 @@ class _Segment:
     def __init__(self, loading: ray.ObjectRef[Loading], tasks: Tasks, steps: list[list[Slice]]) -> None:
         self.steps = steps
         slices = [one for step in steps for one in step]
-        self._blocks = _Ahead(_blocks(_dataset(loading, tasks, slices)), 2) if slices else None
+        self._execution = _Execution(loading, tasks, slices) if slices else None
         self._packed = self._bytes()
 
     def next(self) -> TensorSlice:
@@ -127,14 +135,44 @@ class _Segment:
         return slice_bytes.unpack(next(self._packed))
 
     def _bytes(self) -> Iterator[pa.Buffer]:
-        while self._blocks is not None:
-            table: Any = ray.get(self._blocks.next())
-            for packed in table["slice"]:
+        while self._execution is not None:
+            for packed in self._execution.next()["slice"]:
                 yield packed.as_buffer()
 
     def close(self) -> None:
-        if self._blocks is not None:
-            self._blocks.close()
+        if self._execution is not None:
+            self._execution.close()
+
+
+class _Execution:
+    """Tasks that load slices, and the tables that they make, in order."""
+
+    def __init__(self, loading: ray.ObjectRef[Loading], tasks: Tasks, slices: list[Slice]) -> None:
+        self._cpus = tasks.cpus()
+        self._dataset = _dataset(loading, tasks.count, self._cpus, tasks.slices, slices)
+        self._executor = self._dataset._create_executor()  # kept, since only it can end tasks that do not start
+        self._blocks = _Ahead(self._references(), 2)
+
+    def next(self) -> Any:
+        """The next table. Raises `NothingLoaded` where it does not come."""
+        try:
+            return ray.get(self._blocks.next(PATIENCE_S))
+        except queue.Empty:
+            free, found = (of.get("CPU", 0) for of in (ray.available_resources(), ray.cluster_resources()))
+            raise NothingLoaded(
+                f"no task that loads images has come to an end for {PATIENCE_S:g} s; each takes {self._cpus:g} CPU, and "
+                f"{free:g} of {found:g} are free in the cluster"
+            ) from None
+
+    def close(self) -> None:
+        """End the tasks, those that wait for their start as well."""
+        self._blocks.close()
+        self._executor.shutdown(force=False)
+
+    def _references(self) -> Iterator[Any]:
+        for bundle in self._dataset._build_bundle_iterator(self._executor):
+            for entry in bundle.blocks:
+                yield entry.ref
 
 
 def _steps(loading: Loading, tasks: Tasks, steps: Iterator[list[Slice]]) -> Iterator[list[TensorSlice]]:
@@ -164,23 +202,17 @@ def _segments(steps: Iterator[list[Slice]], per_task: int) -> Iterator[list[list
         yield segment
 
 
-def _blocks(dataset: Dataset) -> Iterator[Any]:
-    """References to the tables of a data set, in its order."""
-    for bundle in dataset.iter_internal_ref_bundles():
-        for entry in bundle.blocks:
-            yield entry.ref
-
-
-def _dataset(loading: ray.ObjectRef[Loading], tasks: Tasks, slices: list[Slice]) -> Dataset:
+def _dataset(loading: ray.ObjectRef[Loading], count: int, cpus: float, per_task: int, slices: list[Slice]) -> Dataset:
     """A lazy Ray Data set of one row per slice, in their order; a task loads several, into one block."""
-    groups = [slices[begin : begin + tasks.slices] for begin in range(0, len(slices), tasks.slices)]
+    groups = [slices[begin : begin + per_task] for begin in range(0, len(slices), per_task)]
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=AHEAD_BYTES)
+    context.execution_no_progress_timeout_s = -1  # while the network is measured, nobody takes what is loaded
     with DataContext.current(context):
         return ray.data.read_datasource(
-            _Slices(loading, groups), num_cpus=tasks.cpus(), concurrency=tasks.count, override_num_blocks=len(groups)
+            _Slices(loading, groups), num_cpus=cpus, concurrency=count, override_num_blocks=len(groups)
         )
 
 
@@ -219,10 +251,3 @@ def _load(loading: ray.ObjectRef[Loading], group: list[Slice]) -> Iterator[pa.Ta
         except RaysegError as error:
             loaded = error
         yield pa.table([pa.array([slice_bytes.pack(loaded)], pa.large_binary())], schema=_SLICES)
-
-
-def _told(error: BaseException) -> JobError:
-    if not isinstance(error, RayError):
-        raise error
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return JobError(f"loading images failed: {lines[-1] if lines else error!r}; the same command goes on")

@@ -13,6 +13,9 @@ from rayseg.train.spec import TrainSpec
 
 Limits = Annotated[tuple[float, float], Field(strict=False)]
 _KINDS = ("choice", "uniform", "loguniform", "integers")
+_SHARED = frozenset(
+    {"data", "data_format", "images", "split", "val", "val_format", "val_images", "val_split", "on_error", "metric"}
+)
 
 
 class Search(Spec):
@@ -66,6 +69,11 @@ class TuneSpec(Spec):
     def _checked(self) -> TuneSpec:
         if not self.search:
             raise ValueError("search: expected at least one field to draw")
+        for name in self.search:
+            if name in _SHARED:
+                raise ValueError(
+                    f"search.{name}: cannot be drawn: trials are compared on the same data, by the same metric"
+                )
         if not self.train.get("val"):
             raise ValueError("train.val is required: trials are compared by their AP on it")
         return self

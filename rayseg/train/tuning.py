@@ -1,5 +1,6 @@
 """`rayseg tune`: trainings with drawn fields, side by side on Ray Tune; poor ones end early, the best spec is written down.
 
+OUT/job.json                 what was searched for, in what data: see `job`
 OUT/best.yaml                the training spec of the best trial, for `rayseg train -f`
 OUT/trials.csv               what was drawn for each, how far it came, its best AP
 OUT/trials/NNNN/             each trial's own output, a checkpoint folder where it came to its end
@@ -27,7 +28,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from rayseg import cluster, storage
 from rayseg.errors import JobError, UsageError
 from rayseg.outputs import lock as locks
-from rayseg.train import metrics_log
+from rayseg.train import job, metrics_log
 from rayseg.train.run import absolute, read_data
 from rayseg.train.session import Place, Session
 from rayseg.train.tune_spec import Search, TuneSpec
@@ -71,7 +72,10 @@ class Summary:
 
 
 def run(spec: TuneSpec, *, report: Reporter | None = None) -> Summary:
-    """Search as `spec` says. Raises `UsageError` for a spec that cannot be, `JobError` where no trial was measured."""
+    """Search as `spec` says, or go on with what is there.
+
+    Raises `UsageError` for a spec that cannot be, `JobError` where the trials there are of another search, or none was measured.
+    """
     report = report or reporter("lines")
     spec = spec.model_copy(update={"out": spec.out if "://" in spec.out else os.path.abspath(spec.out)})
     first = absolute(spec.training({name: one.example() for name, one in spec.search.items()}, spec.out))
@@ -81,6 +85,7 @@ def run(spec: TuneSpec, *, report: Reporter | None = None) -> Summary:
     lock = locks.acquire(spec.out, say=report.say)
     try:
         data = read_data(first, report)
+        job.begin_search(spec, *data)
         started = cluster.connect(spec.address)
         try:
             found = _search(spec, [ray.put(records) for records in data])
@@ -122,19 +127,21 @@ def _search(spec: TuneSpec, refs: list[Any]) -> list[Trial]:
 
 
 def _trial(drawn: dict[str, Any], *, spec: TuneSpec, refs: list[Any]) -> None:
-    """One training, in this process; each evaluation is reported, the earlier ones first where it goes on."""
+    """One training, in this process; each evaluation is reported once, the earlier ones first where it goes on."""
     number = int(tune.get_context().get_trial_id().rpartition("_")[2])
-    training = absolute(spec.training(drawn, storage.join(spec.out, "trials", f"{number:04d}")))
-    best: list[float] = []
+    training = absolute(spec.training(drawn, storage.join(spec.out, job.TRIALS, f"{number:04d}")))
+    best: dict[float, float] = {}  # of the evaluations up to that after an epoch
 
-    def heard(scores: float | None) -> None:
-        best.append(max([scores or 0.0, *best[-1:]]))
-        tune.report({"ap": best[-1], "evaluations": len(best)})
+    def heard(epoch: float, scores: float | None) -> None:
+        if round(epoch, 4) in best:  # measured again after the trial was cut off
+            return
+        best[round(epoch, 4)] = max([scores or 0.0, *best.values()])
+        tune.report({"ap": best[round(epoch, 4)], "evaluations": len(best)})
 
     column = _COLUMNS[training.metric]
     for row in metrics_log.read(training.out):
         if row.get("box_ap") or row.get("mask_ap"):
-            heard(float(row[column]) if row.get(column) else None)
+            heard(float(row["epoch"]), float(row[column]) if row.get(column) else None)
     if storage.exists(storage.join(training.out, "model.json")):
         return
     torch.set_num_threads(training.threads or max(1, int(spec.cpus_per_trial)))
@@ -142,7 +149,7 @@ def _trial(drawn: dict[str, Any], *, spec: TuneSpec, refs: list[Any]) -> None:
 
     def tell(event: dict[str, Any]) -> None:
         if event["event"] == "scores":
-            heard(event[column])
+            heard(event["epoch"], event[column])
 
     data, val = ray.get(refs)
     Session(training, data, val, Place(device=device), tell=tell).go()

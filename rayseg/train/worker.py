@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,11 +15,14 @@ import ray.train
 import ray.train.torch
 import torch
 
+from rayseg import storage
 from rayseg.errors import JobError, RaysegError
+from rayseg.train.loop import TensorSlice
+from rayseg.train.order import Order
 from rayseg.train.records import Records
-from rayseg.train.session import Feed, Place, Session
+from rayseg.train.session import Feed, Overtaken, Place, Session, from_threads
 from rayseg.train.spec import TrainSpec
-from rayseg.train.streaming import Loading, Tasks, slices_per_task, streamed
+from rayseg.train.streaming import Loading, NothingLoaded, Tasks, slices_per_task, streamed
 
 
 @dataclass(frozen=True)
@@ -29,28 +34,59 @@ class Work:
     board: Any
 
     def feed(self, place: Place, records: Records) -> Feed | None:
-        """Ray Data's tasks, where the spec wants them and the workers leave CPUs for them."""
-        spec, free = self.spec, loader_cpus(self.spec, place.workers)
+        """Ray Data's tasks, where the spec wants them and the cluster has CPUs for them; threads where they do not start."""
+        spec, held = self.spec, held_by_others(self.spec, place.workers)
+        free = loader_cpus(spec, place.workers, held)
         if not spec.loaders or spec.loading == "threads" or (spec.loading == "auto" and free < 1):
             return None
-        cpus = functools.partial(loader_cpus, spec, place.workers)
-        return lambda order, first: streamed(
-            Loading(self.data[0], order, spec.augmentation),
-            Tasks(spec.loaders, cpus, spec.ahead, slices_per_task(records, order.micro_batch)),
-            first_step=first,
-            rank=place.rank,
-            workers=place.workers,
-        )
+        cpus = functools.partial(loader_cpus, spec, place.workers, held)
+
+        def from_tasks(order: Order, first: int) -> Generator[Sequence[TensorSlice], None, None]:
+            return streamed(
+                Loading(self.data[0], order, spec.augmentation),
+                Tasks(spec.loaders, cpus, spec.ahead, slices_per_task(records, order.micro_batch)),
+                first_step=first,
+                rank=place.rank,
+                workers=place.workers,
+            )
+
+        def say(message: str) -> None:
+            self.board.tell.remote({"event": "message", "message": f"worker {place.rank}: {message}"})
+
+        return in_turn(from_tasks, from_threads(spec, records, place), say)
 
 
-def loader_cpus(spec: TrainSpec, workers: int) -> float:
-    """CPUs of each task that loads images: no more than the workers leave, since tasks that never start load nothing.
+def in_turn(tasks: Feed, threads: Feed, say: Callable[[str], None]) -> Feed:
+    """What tasks load; from the step on at which they bring nothing, what threads load."""
 
-    Of the cluster as it is now: a node may have gone since the run began.
+    def feed(order: Order, first: int) -> Generator[Sequence[TensorSlice], None, None]:
+        step = first
+        try:
+            with closing(tasks(order, first)) as source:
+                for slices in source:
+                    yield slices
+                    step += 1
+        except NothingLoaded as error:
+            say(f"{error}; its own threads load from step {step:,} on")
+        yield from threads(order, step)
+
+    return feed
+
+
+def held_by_others(spec: TrainSpec, workers: int) -> float:
+    """CPUs that neither these workers hold, which have started, nor anything of this run may take."""
+    total, free = ray.cluster_resources().get("CPU", 0.0), ray.available_resources().get("CPU", 0.0)
+    return max(0.0, total - free - workers * spec.cpus_per_worker)
+
+
+def loader_cpus(spec: TrainSpec, workers: int, held: float = 0.0) -> float:
+    """CPUs of each task that loads images: no more than the workers and others leave, as tasks that never start load nothing.
+
+    Of the cluster as it is now: a node may have gone since the run began. Others hold `held` CPUs.
     """
     if spec.loader_cpus is not None:
         return spec.loader_cpus
-    spare = ray.cluster_resources().get("CPU", 0.0) - workers * spec.cpus_per_worker
+    spare = ray.cluster_resources().get("CPU", 0.0) - held - workers * spec.cpus_per_worker
     share = spare / max(1, workers * spec.loaders)
     return 1.0 if share >= 1 else max(0.0, math.floor(100 * share) / 100)
 
@@ -58,7 +94,7 @@ def loader_cpus(spec: TrainSpec, workers: int) -> float:
 class _Wish:
     """Whether the driver wants to stop: asked at each step, answered by the next, so that no step waits for it.
 
-    Raises `JobError` where the run may not go on, as when another one has taken over its output.
+    Raises `JobError` where the run may not go on, `Overtaken` where another one has taken over its output.
     """
 
     def __init__(self, board: Any) -> None:
@@ -70,21 +106,27 @@ class _Wish:
             return False
         stop, failure = ray.get(self._asked)
         if failure is not None:
-            raise JobError(failure[1])
+            kind, message = failure
+            raise (Overtaken if kind == Overtaken.__name__ else JobError)(message)
         self._asked = self._board.wish.remote()
         return stop
 
 
 def work(config: dict[str, Work]) -> None:
-    """One worker's part, from a fresh start or from where the last workers left off."""
+    """One worker's part, from a fresh start or from where the last workers left off.
+
+    What will not go away ends the run; after anything else Ray Train starts the workers again, `max_failures` times.
+    """
     job = config["work"]
     if ray.get(job.board.failure.remote()) is not None:
         return  # started again for nothing: ends the run, however many failures it would put up with
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
     torch.set_num_threads(job.spec.threads or _share_of_cores(context.get_local_world_size()))
-    records: list[Records] = [ray.get(ref) for ref in job.data]
     lead = place.rank == 0
+    if lead:
+        job.board.tell.remote({"event": "started"})
+    records: list[Records] = [ray.get(ref) for ref in job.data]
     try:
         session = Session(
             job.spec,
@@ -92,13 +134,14 @@ def work(config: dict[str, Work]) -> None:
             records[1] if len(records) > 1 else None,
             place,
             tell=job.board.tell.remote,
-            stop_wanted=_Wish(job.board) if lead else lambda: False,
+            stop_wanted=_Wish(job.board),
             feed=job.feed(place, records[0]),
             notice=lambda: ray.train.get_preemption_info() is not None,
         )
         outcome = session.go()
     except RaysegError as error:
-        ray.get(job.board.fail.remote(type(error).__name__, str(error)))
+        if not storage.is_transient(error):
+            ray.get(job.board.fail.remote(type(error).__name__, str(error)))
         raise
     if lead:
         ray.get(job.board.tell.remote({"event": "outcome"} | asdict(outcome)))

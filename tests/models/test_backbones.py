@@ -10,7 +10,7 @@ from torch import nn
 from rayseg.errors import ModelError
 from rayseg.models import checkpoints
 from rayseg.models.architectures import settings_of
-from rayseg.models.backbones import timm_pyramid
+from rayseg.models.backbones import synchronised, timm_pyramid
 from rayseg.models.folding import fold_batch_norms
 from rayseg.models.maskrcnn import build
 from rayseg.models.predictor import from_model
@@ -78,6 +78,23 @@ def test_folding_changes_nothing_but_the_number_of_layers(name, norm):
     for one, other in zip(before.values(), after.values(), strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
     assert not any("BatchNorm" in type(layer).__name__ for layer in model.modules())
+
+
+@pytest.mark.parametrize("name", [None, "resnet18", "mobilenetv3_small_050"])
+def test_synchronised_norms_change_nothing_else(name):
+    """Those of the last one have an activation within them."""
+    chosen = settings("resnet18", head_norm="batch")
+    chosen = chosen.model_copy(update={"backbone": name and f"timm/{name}"})
+    model = shaken(build(ARCHITECTURE, 2, chosen))
+    images, names = torch.rand(1, 3, 64, 96), list(model.state_dict())
+    with torch.inference_mode():
+        before = model.backbone(images)
+        found = synchronised(model)
+        after = found.backbone(images)
+    assert all(torch.equal(one, other) for one, other in zip(before.values(), after.values(), strict=True))
+    norms = [layer for layer in found.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(isinstance(layer, nn.SyncBatchNorm) for layer in norms)
+    assert list(found.state_dict()) == names
 
 
 def test_a_body_whose_norms_do_not_follow_their_convolutions_is_left_alone():

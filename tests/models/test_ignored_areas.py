@@ -57,3 +57,40 @@ def test_an_image_of_nothing_but_a_crowd_trains(model):
     losses = model.train()([torch.rand(3, 128, 128)], [target])
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert losses["loss_mask"] == 0 and losses["loss_box_reg"] == 0
+
+
+@pytest.mark.parametrize("head_norm", ["none", "batch", "group"])
+def test_an_image_that_a_crowd_covers_teaches_the_heads_nothing(head_norm):
+    """Every proposal lies in the crowd: there is nothing to take a mean of."""
+    settings = settings_of("maskrcnn_resnet10_fpn").model_copy(update={"head_norm": head_norm})
+    model = build("maskrcnn_resnet10_fpn", 2, settings).train()
+    boxes = torch.tensor([[0.0, 0, 128, 128]])
+    target = {"boxes": boxes, "labels": torch.tensor([IGNORED]), "masks": torch.ones(1, 128, 128, dtype=torch.uint8)}
+    losses = model([torch.rand(3, 128, 128)], [target])
+    assert {name: losses[name].item() for name in ("loss_classifier", "loss_box_reg", "loss_mask")} == dict.fromkeys(
+        ("loss_classifier", "loss_box_reg", "loss_mask"), 0
+    )
+    sum(losses.values()).backward()
+    heads = {name: weight.grad for name, weight in model.roi_heads.named_parameters()}
+    assert all(grad is not None and not grad.any() for grad in heads.values()), heads
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+    assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
+
+
+def test_the_heads_learn_from_proposals_that_are_too_unlikely_for_labelling():
+    """Else, once the proposals' network knows background, an image without objects would leave the heads nothing."""
+    settings = settings_of("maskrcnn_resnet10_fpn").model_copy(update={"rpn_score_threshold": 0.05})
+    model = build("maskrcnn_resnet10_fpn", 2, settings)
+    torch.nn.init.constant_(model.rpn.head.cls_logits.bias, -20)
+    nothing = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros(0, 128, 128, dtype=torch.uint8),
+    }
+    image = torch.rand(3, 128, 128)
+    losses = model.train()([image], [nothing])
+    assert losses["loss_classifier"] > 0.5 and all(torch.isfinite(loss) for loss in losses.values())
+    with torch.inference_mode():
+        assert len(model.eval()([image])[0]["boxes"]) == 0
+        torch.nn.init.constant_(model.rpn.head.cls_logits.bias, 0)
+        assert len(model([image])[0]["boxes"]) > 0

@@ -8,7 +8,7 @@ from torchvision.models import resnet18
 from rayseg.errors import ModelError, UsageError
 from rayseg.models import checkpoints, presets
 from rayseg.models.architectures import settings_of
-from rayseg.models.maskrcnn import build
+from rayseg.models.maskrcnn import body_of, build
 from rayseg.models.starting import start_model
 
 ARCHITECTURE = "maskrcnn_resnet10_fpn"
@@ -75,6 +75,46 @@ def test_what_other_settings_change_the_shape_of_is_new(checkpoint):
     assert reasons["roi_heads.box_head.fc7.weight"] == "(8, 8) in the weights, (16, 16) in the network"
     assert set(report.new) == set(reasons) and "roi_heads.box_head.fc6.bias" in reasons
     assert "backbone.body.conv1.weight" in report.loaded
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory):
+    """A checkpoint whose norms are as those of torchvision's first COCO weights."""
+    folder = str(tmp_path_factory.mktemp("frozen"))
+    norms = {"backbone_norm": "frozen_batch", "backbone_norm_eps": 0.0}
+    settings = settings_of(ARCHITECTURE).model_copy(update=SMALL | norms)
+    checkpoints.save(folder, build(ARCHITECTURE, 1, settings), ARCHITECTURE, settings, ["ant"])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("asked", "norm", "eps"),
+    [
+        ({}, "frozen_batch", 0.0),
+        ({"backbone_norm_eps": 1e-3}, "frozen_batch", 1e-3),
+        ({"backbone_norm": "batch"}, "batch", 1e-5),
+        ({"backbone": "timm/resnet18"}, "batch", 1e-5),
+    ],
+    ids=["as they come", "another eps", "others asked for", "another body"],
+)
+def test_weights_bring_the_norms_of_their_backbone(frozen, asked, norm, eps):
+    model, report = start_model(ARCHITECTURE, ["bee"], settings={**SMALL, **asked}, weights=frozen)
+    assert (report.settings.backbone_norm, report.settings.backbone_norm_eps) == (norm, eps)
+    learns = any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.backbone.body.modules())
+    assert learns == (norm == "batch")
+    assert any("backbone_norm frozen_batch" in note for note in report.notes) == (norm == "frozen_batch")
+
+
+def test_a_backbone_of_its_own_brings_no_norms_of_the_weights(frozen, tmp_path):
+    path = str(tmp_path / "body.pth")
+    torch.save({"conv1.weight": torch.full((64, 3, 7, 7), 0.5)}, path)
+    _, report = start_model(ARCHITECTURE, ["bee"], settings=SMALL, weights=frozen, backbone_weights=path)
+    assert report.settings.backbone_norm == "batch"
+
+
+def test_two_architectures_over_the_same_body_know_it():
+    bodies = [body_of(name, settings_of(name)) for name in ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")]
+    assert bodies[0] == bodies[1] != body_of(ARCHITECTURE, settings_of(ARCHITECTURE))
 
 
 def test_settings_of_a_checkpoint_can_be_changed(checkpoint):

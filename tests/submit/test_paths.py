@@ -24,6 +24,10 @@ def test_uris_and_names_are_no_paths(tmp_path, monkeypatch):
     assert not local_paths(label(model="rectangles", images="gs://b/i", column="path/of"))
     (tmp_path / "my-model").mkdir()
     assert local_paths(label(model="my-model")) == {"model": "my-model"}
+    named = TrainSpec(data="s3://b/d", out="s3://b/o", model="m", backbone_weights="ResNet50_Weights.IMAGENET1K_V2")
+    assert not local_paths(named)
+    filed = named.model_copy(update={"backbone_weights": "body.safetensors"})
+    assert local_paths(filed) == {"backbone_weights": "body.safetensors"}
 
 
 @pytest.mark.parametrize("value", ["photos", "photos/", "/data/photos", "../photos", "file:///data/photos", "a:b.jpg"])

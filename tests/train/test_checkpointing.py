@@ -56,7 +56,8 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     found = checkpointing.all_of(str(tmp_path))
     assert [one.step for one in found] == [3, 4, 5]
     assert checkpointing.best_of(found) == found[0]
-    assert checkpointing.weights_of(found[0])["weight"].item() == 3
+    best, weights = checkpointing.best_weights(str(tmp_path))
+    assert best == found[0] and weights["weight"].item() == 3
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 6
 
 
@@ -69,6 +70,47 @@ def test_a_damaged_or_half_written_one_is_passed_over(tmp_path):
     assert checkpointing.restore_latest(str(tmp_path), loop, said.append).step == 1
     assert loop.model.weight.item() == 1
     assert len(said) == 1 and "step-00000002: damaged" in said[0]
+
+
+def damage(out, step, size_bytes=None):
+    """Change a byte of the tensors, or cut them to a size."""
+    path = out / "checkpoints" / f"step-{step:08d}" / "state.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if size_bytes is None else data[:size_bytes])
+
+
+@pytest.mark.parametrize("size_bytes", [None, 10], ids=["changed", "cut off"])
+def test_a_damaged_last_one_does_not_push_out_what_is_learnt_after_it(tmp_path, size_bytes):
+    saved(tmp_path, [50, 100], [0.9, None])
+    damage(tmp_path, 100, size_bytes)
+    loop = Loop(Line(), Recipe())
+    assert checkpointing.restore_latest(str(tmp_path), loop).step == 50
+    for step in (60, 70):
+        loop.step = step
+        checkpointing.save(str(tmp_path), loop, None, {})
+        checkpointing.prune(str(tmp_path), 1)
+        assert [one.step for one in checkpointing.all_of(str(tmp_path))] == [50, step]
+    assert not list(tmp_path.rglob("*100/*"))
+
+
+def test_a_best_one_that_is_cut_off_does_not_push_out_the_next_best(tmp_path):
+    saved(tmp_path, [1, 2, 3], [0.9, 0.5, None])
+    damage(tmp_path, 1, 10)
+    checkpointing.prune(str(tmp_path), 1)
+    assert [one.step for one in checkpointing.all_of(str(tmp_path))] == [2, 3]
+
+
+def test_the_model_is_the_best_that_is_whole(tmp_path):
+    saved(tmp_path, [1, 2, 3], [0.9, 0.5, None])
+    for step, left in ((1, 2), (2, 3)):
+        damage(tmp_path, step)
+        said = []
+        best, weights = checkpointing.best_weights(str(tmp_path), said.append)
+        assert best.step == weights["weight"].item() == left
+        assert len(said) == step and f"step-{step:08d}: damaged" in said[-1]
+    damage(tmp_path, 3)
+    with pytest.raises(JobError, match="no whole checkpoint"):
+        checkpointing.best_weights(str(tmp_path))
 
 
 def test_one_of_another_model_is_refused(tmp_path):

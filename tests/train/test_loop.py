@@ -12,10 +12,12 @@ from rayseg.datasets.synthetic import Sample, generate
 from rayseg.errors import JobError, UsageError
 from rayseg.models.maskrcnn import build
 from rayseg.train.batches import to_tensors, training_image
+from rayseg.train.loop import Loop, TensorSlice
 from rayseg.train.optimizer import build_optimizer
 from rayseg.train.recipe import Recipe
 from rayseg.train.samples import train
 from rayseg.train.schedule import Budget
+from rayseg.train.stand_ins import StandIn
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,16 @@ def test_a_batch_with_a_non_finite_loss_leaves_running_statistics_alone(samples)
     assert train(broken, samples, Budget(steps=3), recipe).skipped == 1
     assert torch.equal(broken.norm.running_mean, whole.norm.running_mean)
     assert torch.equal(broken.norm.running_var, whole.norm.running_var) and not torch.isnan(whole.norm.running_mean)
+
+
+def test_an_image_that_another_one_stands_in_for_is_told_of_once(samples):
+    names = ["whole.jpg", StandIn("whole.jpg", "broken.jpg: truncated")]
+    image = to_tensors(training_image(samples[0]))
+    one = TensorSlice([image[0]] * 2, [image[1]] * 2, names, 1.0, 0)
+    loop, told = Loop(Line(), Recipe()), []
+    loop.on_stand_in = told.append
+    loop.run([[one], [one]], Budget(steps=2))
+    assert told == ["broken.jpg: truncated"]
 
 
 def test_a_loss_that_stays_non_finite_ends_the_training(samples):

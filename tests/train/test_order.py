@@ -55,3 +55,10 @@ def test_workers_that_meet_within_a_step_have_equally_many_slices():
             counted = sorted(one.indices for share in shares for one in share if one.weight)
             assert counted == sorted(one.indices for one in order.slices(step))
             assert sum(one.weight for share in shares for one in share) == pytest.approx(1)
+
+
+@given(images=SIZES, batch_size=SIZES, step=st.integers(0, 30))
+def test_images_until_a_step_are_counted_over_all_epochs(images, batch_size, step):
+    order = Order(images, batch_size, 3)
+    seen = sum(len(one.indices) for number in range(step) for one in order.slices(number))
+    assert order.images_before(step) == seen

@@ -12,13 +12,14 @@ from tiny_training import SETTINGS
 import rayseg
 from rayseg import read, specs
 from rayseg.datasets.synthetic import generate, write_coco
-from rayseg.errors import JobError, UsageError
+from rayseg.errors import JobError, Unreachable, UsageError
 from rayseg.outputs import lock
-from rayseg.train import checkpointing, metrics_log
+from rayseg.train import checkpointing, metrics_log, waiting
+from rayseg.train import run as driver
 from rayseg.train.board import Board
-from rayseg.train.records import packed
-from rayseg.train.run import run
-from rayseg.train.session import Session
+from rayseg.train.records import Records, packed
+from rayseg.train.run import absolute, run
+from rayseg.train.session import Overtaken, Session
 from rayseg.train.spec import TrainSpec
 from rayseg.train.watching import LineReporter
 from rayseg.train.worker import _Wish
@@ -72,7 +73,7 @@ def test_two_workers_of_which_one_is_killed(ray_cluster, data, tmp_path):
     finally:
         ended.set()
         killer.join()
-    assert summary.steps == STEPS
+    assert summary.steps == STEPS and summary.images == STEPS * 6 / 2  # an epoch of six has two steps
     assert any("going on from step" in one for one in said)
     assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
     assert rayseg.load(str(together)).class_names == read(data).class_names
@@ -82,6 +83,22 @@ def test_two_workers_of_which_one_is_killed(ray_cluster, data, tmp_path):
     assert (together / "model.safetensors").read_bytes() == before
     with pytest.raises(JobError, match="learning_rate: was 0.001, now 0.5"):
         run(spec_of(data, together, learning_rate=0.5), report=report)
+
+
+def test_the_summary_counts_the_images_that_were_left_out(ray_cluster, tmp_path):
+    data = tmp_path / "data"
+    write_coco(data, generate(6, seed=0, size_px=64, max_objects=3))
+    broken = data / "images" / "000003.jpg"
+    broken.write_bytes(broken.read_bytes()[:-400])
+    said = []
+    report = LineReporter()
+    report.say = said.append
+    summary = run(spec_of(str(data), tmp_path / "out", on_error="skip", workers=2, steps=4), report=report)
+    assert summary.left_out == summary.as_json()["left_out"] == 1 and "1 broken images left out" in summary.text()
+    assert [one for one in said if "left out" in one] == [
+        one for one in said if one.startswith("left out: 000003.jpg: ")
+    ]
+    assert sum("000003.jpg" in one for one in said) == 1
 
 
 def test_a_model_that_is_not_a_trainings_is_left_alone(data, tmp_path):
@@ -101,6 +118,39 @@ def test_two_runs_do_not_write_to_one_output(data, tmp_path):
     assert not (tmp_path / "job.json").exists()
 
 
+def test_a_run_waits_for_room_and_for_storage(no_cpu_left, data, tmp_path, monkeypatch):
+    """It says what for; an image that storage cannot give for the moment costs a restart of the workers, not the run."""
+    once = tmp_path / "once"
+
+    class Away(Records):
+        def training_image(self, rank):
+            if not once.exists():
+                once.touch()
+                raise Unreachable("s3://bucket/a.jpg", "no answer for 60 s")
+            return super().training_image(rank)
+
+    def read_away(spec, report):
+        found = packed(read(data))
+        return Away(found.categories, found.data, found.offsets, found.instances), None
+
+    monkeypatch.setattr(driver, "read_data", read_away)
+    monkeypatch.setattr(waiting, "SAY_S", 0.5)
+    said = []
+    report = LineReporter()
+
+    def say(message):
+        said.append(message)
+        if message.startswith("no worker has started yet: 1 wanted, with 1 CPU each; free in the cluster: 0"):
+            ray.kill(no_cpu_left)
+
+    report.say = say
+    spec = spec_of(data, tmp_path / "out", steps=2, cpus_per_worker=1, loaders=0, max_failures=1)
+    summary = run(spec, report=report)
+    assert summary.steps == 2 and summary.images == 4 + 2
+    assert "a worker failed: s3://bucket/a.jpg: no answer for 60 s" in said
+    assert said[0].startswith("no worker has started yet")
+
+
 def test_workers_end_where_another_run_took_over(ray_cluster):
     board = ray.remote(num_cpus=0)(Board).remote()
     wish = _Wish(board)
@@ -113,10 +163,18 @@ def test_workers_end_where_another_run_took_over(ray_cluster):
     ray.get(board.stop.remote())
     answer()  # asked before the wish was there
     assert answer() is True
-    ray.get(board.fail.remote("JobError", "another run took over"))
+    ray.get(board.fail.remote("Overtaken", "another run took over"))
     answer()
-    with pytest.raises(JobError, match="took over"):
+    with pytest.raises(Overtaken, match="took over"):
         answer()
+
+
+def test_names_of_weights_are_no_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "body.pth").touch()
+    named = absolute(spec_of("data", "out", backbone_weights="ResNet50_Weights.IMAGENET1K_V2"))
+    assert named.backbone_weights == "ResNet50_Weights.IMAGENET1K_V2" and named.out == f"{tmp_path}/out"
+    assert absolute(spec_of("data", "out", backbone_weights="body.pth")).backbone_weights == f"{tmp_path}/body.pth"
 
 
 def test_nothing_to_learn_is_said_at_once(tmp_path):

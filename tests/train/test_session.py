@@ -14,6 +14,8 @@ from rayseg import read
 from rayseg.datasets.synthetic import generate
 from rayseg.errors import JobError
 from rayseg.train import checkpointing, metrics_log, session
+from rayseg.train.records import packed
+from rayseg.train.session import Overtaken
 
 pytestmark = pytest.mark.xdist_group("forked")
 
@@ -52,7 +54,8 @@ def test_a_run_that_was_asked_to_stop_goes_on(whole, data, tmp_path):
     outcome = go(spec_of(data, tmp_path), tell=told.append, stop_wanted=lambda: len(told) >= 3)
     assert not outcome.finished and 3 <= outcome.steps < STEPS
     assert not (tmp_path / "model.json").exists()
-    assert go(spec_of(data, tmp_path)).finished
+    outcome = go(spec_of(data, tmp_path))
+    assert outcome.finished and outcome.images == 5 + 2 + 2  # of an epoch, and of two steps
     assert losses(tmp_path) == pytest.approx(losses(whole), abs=1e-4)
 
 
@@ -119,3 +122,86 @@ def test_training_ends_early_where_nothing_gets_better(data, tmp_path):
     assert outcome.finished and outcome.steps < 50
     assert rayseg.load(str(tmp_path)).info.metrics["segm"]["AP"] == outcome.best
     assert {"mask_ap", "box_ap"} <= set(metrics_log.read(str(tmp_path))[0])
+
+
+def crash(*arguments):
+    raise RuntimeError("cut off")
+
+
+def scores(out):
+    """The AP of each step that was measured, as metrics.csv has it."""
+    rows = [row for row in metrics_log.read(str(out)) if row.get("mask_ap")]
+    assert len({row["step"] for row in rows}) == len(rows)
+    return {int(row["step"]): float(row["mask_ap"]) for row in rows}
+
+
+def test_a_last_step_that_was_saved_before_it_was_measured_may_be_the_best(data, tmp_path):
+    outcome = go(spec_of(data, tmp_path, val=data, steps=3, evaluate_every=5, save_every_steps=1))
+    assert outcome.best is not None
+    assert [one.score for one in checkpointing.all_of(str(tmp_path))] == [None, outcome.best]
+    assert rayseg.load(str(tmp_path)).info.metrics["segm"]["AP"] == outcome.best
+
+
+def test_a_stop_in_the_middle_of_validation_loses_nothing(data, tmp_path):
+    """What was learnt is saved before it is measured, and measured before the next session learns more."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    changes = {"val": data, "steps": None, "epochs": 2, "save_every_steps": 100, "evaluate_every": 1}
+    expected = go(spec_of(data, whole, **changes))
+    outcome = go(spec_of(data, stopped, **changes), stop_wanted=lambda: bool(checkpointing.all_of(str(stopped))))
+    assert not outcome.finished and outcome.steps == 3 and outcome.scores == {}
+    assert [(one.step, one.score) for one in checkpointing.all_of(str(stopped))] == [(3, None)]
+    outcome = go(spec_of(data, stopped, **changes))
+    assert outcome.finished and outcome.best == expected.best
+    assert sorted(scores(stopped)) == [2, 5] and scores(stopped) == scores(whole)
+
+
+def test_a_score_that_is_measured_again_has_one_row(data, tmp_path, monkeypatch):
+    spec = spec_of(data, tmp_path, val=data, steps=None, epochs=1)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(checkpointing, "add_to", crash)  # between the row and the checkpoint
+        go(spec)
+    assert sorted(scores(tmp_path)) == [2]
+    assert go(spec).finished and sorted(scores(tmp_path)) == [2]
+
+
+def test_a_run_cut_off_after_its_last_step_only_finishes(data, tmp_path, monkeypatch):
+    spec = spec_of(data, tmp_path, val=data, patience=1, steps=None, epochs=50, learning_rate=1e-9, batch_size=5)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(session, "finish", crash)
+        go(spec)
+    last = checkpointing.all_of(str(tmp_path))[-1].step
+    assert last < 50
+    outcome = go(spec)
+    assert outcome.finished and outcome.steps == last
+    assert rayseg.load(str(tmp_path)).info.metrics["segm"]["AP"] == outcome.best
+
+
+@pytest.mark.parametrize(("error", "kept"), [(JobError, [0, 1]), (Overtaken, [])])
+def test_rows_until_an_error_are_kept_unless_the_output_is_another_runs(data, tmp_path, error, kept):
+    asked = []
+
+    def stop_wanted():
+        asked.append(None)
+        if len(asked) == 3:
+            raise error("it cannot go on")
+        return False
+
+    with pytest.raises(error):
+        go(spec_of(data, tmp_path, save_every_steps=100), stop_wanted=stop_wanted)
+    assert sorted(losses(tmp_path)) == kept
+
+
+def test_broken_images_are_left_out_and_named_where_they_are_to_be_skipped(tmp_path):
+    data, val = (write_data(tmp_path / name) for name in ("data", "val"))
+    spec = spec_of(data, tmp_path / "out", val=val, on_error="skip")
+    learnt_from, measured_on = packed(read(data, on_error="skip")), packed(read(val, on_error="skip"))
+    (tmp_path / "data" / "images" / "000001.jpg").write_bytes(b"no image")
+    (tmp_path / "val" / "images" / "000002.jpg").unlink()
+    told = []
+    outcome = session.Session(spec, learnt_from, measured_on, tell=told.append).go()
+    assert outcome.finished and outcome.best is not None and (tmp_path / "out" / "report.html").exists()
+    left_out = {event["why"] for event in told if event["event"] == "left_out"}
+    assert len(left_out) == 2
+    assert any(why.startswith("000001.jpg: ") for why in left_out) and any(
+        "val/images/000002.jpg" in why for why in left_out
+    )

@@ -1,6 +1,7 @@
 """Ray Data brings what threads would have loaded: the same slices, in the same order, from any step on, for any worker."""
 
 import itertools
+import threading
 from contextlib import closing
 from dataclasses import replace
 
@@ -13,16 +14,14 @@ from tiny_runs import write_data
 
 from rayseg import read
 from rayseg.datasets.synthetic import generate, write_coco
-from rayseg.errors import ObjectNotFound
+from rayseg.errors import ObjectNotFound, RaysegError
 from rayseg.train import slice_bytes, streaming
 from rayseg.train.augmentation import Augmentation
 from rayseg.train.loading import batches
 from rayseg.train.loop import TensorSlice
 from rayseg.train.order import Order
-from rayseg.train.records import packed
-from rayseg.train.spec import TrainSpec
-from rayseg.train.streaming import Loading, Tasks, slices_per_task, streamed
-from rayseg.train.worker import loader_cpus
+from rayseg.train.records import Records, packed
+from rayseg.train.streaming import Loading, NothingLoaded, Tasks, slices_per_task, streamed
 
 AUGMENTATION = Augmentation.model_validate({"flip": 0.5, "copy_paste": 0.5, "scale_jitter": [0.5, 1.5]})
 
@@ -81,14 +80,32 @@ def test_a_task_loads_more_slices_the_smaller_images_are(tmp_path, size_px, micr
     assert slices_per_task(packed(read(str(tmp_path))), micro_batch) == found
 
 
-@pytest.mark.parametrize(
-    ("cpus", "wanted", "found"),
-    [(8.0, None, 1.0), (4.0, None, 0.5), (2.0, None, 0.0), (1.0, None, 0.0), (2.0, 0.25, 0.25)],
-)
-def test_tasks_fit_beside_the_workers_on_what_the_cluster_has_now(monkeypatch, cpus, wanted, found):
-    spec = TrainSpec(data="d", out="o", model="maskrcnn_resnet10_fpn", workers=2, loaders=2, loader_cpus=wanted)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": cpus})
-    assert loader_cpus(spec, workers=2) == found
+def test_a_task_that_fails_is_no_error_of_the_training(ray_cluster, records):
+    """Ray's own error comes through, after which workers are started again."""
+
+    class Failing(Records):
+        def training_image(self, rank):
+            raise ValueError("the node is not well")
+
+    failing = Failing(records.categories, records.data, records.offsets)
+    loading = Loading(ray.put(failing), Order(len(records), 1, 1), Augmentation.model_validate({}))
+    steps = streamed(loading, Tasks(1, lambda: 0.0), first_step=0, rank=0, workers=1)
+    with closing(steps), pytest.raises(Exception, match="the node is not well") as raised:
+        next(steps)
+    assert not isinstance(raised.value, RaysegError)
+
+
+def test_tasks_for_which_there_is_no_room_are_said_and_ended(no_cpu_left, records, monkeypatch):
+    monkeypatch.setattr(streaming, "PATIENCE_S", 0.5)
+    before = set(threading.enumerate())
+    loading = Loading(ray.put(records), Order(len(records), 1, 1), Augmentation.model_validate({}))
+    steps = streamed(loading, Tasks(1, lambda: 1.0), first_step=0, rank=0, workers=1)
+    with closing(steps), pytest.raises(NothingLoaded, match=r"each takes 1 CPU, and 0\S* of \S+ are free"):
+        next(steps)
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith(("rayseg-stream", "StreamingExecutor")):
+            thread.join(30)
+            assert not thread.is_alive(), thread.name
 
 
 @given(st.integers(0, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**31))

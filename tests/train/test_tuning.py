@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_runs import spec_of, write_data
 
 from rayseg import specs
-from rayseg.errors import UsageError
+from rayseg.errors import JobError, UsageError
 from rayseg.train import tuning
 from rayseg.train.spec import TrainSpec
 from rayseg.train.tune_spec import Search, TuneSpec
@@ -41,6 +41,8 @@ def test_the_best_spec_is_written_and_trials_are_not_done_twice(ray_cluster, tmp
     again = tuning.run(spec, report=LineReporter())
     assert again.trials == found.trials
     assert (out / "trials" / "0000" / "model.json").stat().st_mtime_ns == before
+    with pytest.raises(JobError, match="seed: was 0, now 1"):
+        tuning.run(spec.model_copy(update={"seed": 1}), report=LineReporter())
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,7 @@ def test_the_best_spec_is_written_and_trials_are_not_done_twice(ray_cluster, tmp
         ({"search": {"learning_rate": {"choice": [1.0], "uniform": [0, 1]}}}, "expected one of choice"),
         ({"search": {"batch_size": {"choice": ["many"]}}}, "batch_size: .*found 'many'"),
         ({"search": {"workers": {"choice": [2]}}}, "a trial is one worker"),
+        ({"search": {"val_split": {"choice": ["a", "b"]}}}, "search.val_split: cannot be drawn: .*same data"),
         ({"search": {}}, "at least one field"),
         ({"train": {"data": "d", "model": "m"}}, "train.val is required"),
     ],

@@ -59,5 +59,19 @@ def test_a_loss_that_is_not_finite_on_one_worker_is_skipped_by_all(found):
     assert found[0]["one_breaks"]["weight"] == found[1]["one_breaks"]["weight"] > 0
 
 
+def test_a_worker_without_slices_goes_along_in_half_precision(found):
+    first, second = (one["half_precision"] for one in found)
+    assert (first["images"], second["images"]) == (4, 0)
+    assert first["weight"] == second["weight"] > 0 == first["skipped"] == second["skipped"]
+
+
+def test_running_statistics_are_the_mean_of_all_workers_in_the_moving_average_too(found):
+    assert found[0]["statistics"] == found[1]["statistics"] == [0.5, 5.0, 0.5]
+
+
 def test_all_workers_stop_after_the_same_step(found):
     assert [one["one_stops"] for one in found] == [3, 3]
+
+
+def test_all_workers_leave_a_validation_in_which_one_is_to_stop(found):
+    assert [one["one_stops_in_validation"] for one in found] == [(None, 3), (None, 1)]
