@@ -14,8 +14,8 @@ from rayseg.errors import JobError, ObjectNotFound
 from rayseg.models.checkpoints import CARD_NAME
 from rayseg.specs import Spec
 from rayseg.train import checkpointing, tracking
+from rayseg.train.feeds import micro_batch
 from rayseg.train.records import Records
-from rayseg.train.session import micro_batch
 from rayseg.train.spec import RUNTIME_FIELDS, TrainSpec
 from rayseg.train.tune_spec import TuneSpec
 

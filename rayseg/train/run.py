@@ -32,11 +32,11 @@ from rayseg.errors import JobError, ObjectNotFound, UsageError
 from rayseg.formats.registry import read
 from rayseg.models.checkpoints import CARD_NAME, WEIGHTS_NAME
 from rayseg.outputs import lock as locks
-from rayseg.train import checkpointing, job, metrics_log, reporting, tracking
+from rayseg.train import bad_slices, checkpointing, job, metrics_log, reporting, tracking
 from rayseg.train.board import Board
 from rayseg.train.order import Order
 from rayseg.train.records import Records, packed
-from rayseg.train.session import BAD_SLICES, Overtaken
+from rayseg.train.session import Overtaken
 from rayseg.train.spec import TrainSpec
 from rayseg.train.waiting import Failures, Waiting, last_line
 from rayseg.train.watching import Reporter, clock, reporter
@@ -278,7 +278,7 @@ def _claim(out: str, overwrite: bool) -> None:
     if overwrite:
         for name in (CARD_NAME, WEIGHTS_NAME, job.NAME, metrics_log.NAME, reporting.NAME, tracking.NAME):
             storage.delete(storage.join(out, name))
-        for folder in ("checkpoints", BAD_SLICES, metrics_log.EVENTS):
+        for folder in ("checkpoints", bad_slices.FOLDER, metrics_log.EVENTS):
             _clear(storage.join(out, folder))
     elif storage.exists(storage.join(out, CARD_NAME)) and not job.exists(out):
         raise UsageError(f"out: {out} holds a model that no training put there; another --out, or --overwrite")

@@ -5,49 +5,33 @@ It needs a `torch.distributed` group where there is more than one worker, and st
 
 from __future__ import annotations
 
-import json
 import resource
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
-from rayseg import storage
 from rayseg.errors import JobError, StorageError
-from rayseg.models.backbones import synchronised
 from rayseg.models.maskrcnn import build
 from rayseg.models.predictor import from_model
-from rayseg.models.starting import StartReport, settings_for, start_model
-from rayseg.train import checkpointing
-from rayseg.train.anchor_fitting import fitted_anchors
-from rayseg.train.batches import keep_sizes
+from rayseg.train import bad_slices, checkpointing
 from rayseg.train.checkpointing import Checkpoint
+from rayseg.train.feeds import Feed, from_threads, micro_batch
 from rayseg.train.finishing import finish
-from rayseg.train.loading import batches
 from rayseg.train.loop import History, Loop, Step, TensorSlice
 from rayseg.train.metrics_log import MetricsLog
+from rayseg.train.network import Place, described, network
 from rayseg.train.order import Order
 from rayseg.train.records import Records
 from rayseg.train.spec import TrainSpec
 from rayseg.train.tracking import Tracking
 from rayseg.train.validation import Scores, validate
 
-BAD_SLICES = "non-finite"
 _ASK_S = 5.0  # of training between two questions whether a machine is about to be taken away
 _SAVE_AGAIN_S = 30.0  # and between two checkpoints until it is
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a worker stands among the workers, and on what it computes."""
-
-    rank: int = 0
-    workers: int = 1
-    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +49,6 @@ class Outcome:
 
 class Overtaken(JobError):
     """Another run has taken over the output: nothing may be written there any more."""
-
-
-Feed = Callable[[Order, int], Generator[Sequence[TensorSlice], None, None]]
 
 
 class Session:
@@ -90,7 +71,7 @@ class Session:
         self.spec, self.data, self.val, self.place, self.tell = spec, data, val, place, tell
         self.feed, self.notice = feed or from_threads(spec, data, place), notice
         self.lead = place.rank == 0
-        self.model, self.start = self._model()
+        self.model, self.start = network(spec, data, place)
         self.loop = Loop(self.model, spec.recipe(), place.device)
         micro = micro_batch(spec, place.workers)
         self.order = Order(len(data), spec.batch_size, micro, spec.seed, even=self.loop.joined)
@@ -147,31 +128,6 @@ class Session:
     def _at_its_end(self) -> bool:
         return not self.loop.stopping or self._out_of_patience()
 
-    def _model(self) -> tuple[nn.Module, StartReport]:
-        spec = self.spec
-        fitted = fitted_anchors(self.data, settings_for(spec.model, spec.settings)[1]) if spec.fit_anchors else None
-        torch.manual_seed(spec.seed)
-        model, report = start_model(
-            spec.model,
-            self.data.class_names,
-            settings={**spec.settings, **(fitted.fields() if fitted else {})},
-            weights=spec.weights,
-            backbone_weights=spec.backbone_weights,
-        )
-        if fitted:
-            report = replace(report, notes=(*report.notes, fitted.text()))
-        module: nn.Module = model
-        if spec.synchronised_norm and self.place.workers > 1 and self.place.device != "cpu":
-            module = synchronised(module)
-        module.to(torch.device(self.place.device))
-        if spec.channels_last:
-            module.to(memory_format=torch.channels_last)
-        if spec.augmentation.sizes:
-            keep_sizes(module)
-        if spec.compile:
-            model.backbone.compile()
-        return module.train(), report
-
     def _log(self) -> MetricsLog:
         out, first, every = self.spec.out, self.loop.step, self.spec.report_every_steps
         if self.tracking is None:
@@ -188,7 +144,7 @@ class Session:
         self.loop.share_weights()
         found = checkpointing.restore_latest(self.spec.out, self.loop, self._say)
         if found is None:
-            self._say(_loaded(self.start))
+            self._say(described(self.start))
             return
         notes = found.card["notes"]
         self.best, self.since_best = notes["best"], notes["since_best"]
@@ -306,18 +262,8 @@ class Session:
 
     def _keep_bad_slice(self, step: int, one: TensorSlice, losses: dict[str, float]) -> None:
         """Name the images of a loss that is not finite, and keep what the network saw of them."""
-        import safetensors.torch
-
-        tensors = {f"{i}.image": image for i, image in enumerate(one.images)}
-        tensors |= {f"{i}.{key}": value for i, target in enumerate(one.targets) for key, value in target.items()}
-        told = {"names": json.dumps(list(one.names)), "losses": json.dumps({k: repr(v) for k, v in losses.items()})}
-        data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, told)
-        uri = storage.join(self.spec.out, BAD_SLICES, f"step-{step:08d}-worker-{self.place.rank}.safetensors")
-        storage.write(uri, data)
-        bad = ", ".join(f"{name} {value}" for name, value in losses.items())
-        self.tell(
-            {"event": "message", "message": f"step {step}: {bad}; skipped, kept in {uri}: {', '.join(one.names)}"}
-        )
+        message = bad_slices.keep(self.spec.out, self.place.rank, step, one, losses)
+        self.tell({"event": "message", "message": message})
 
     def _leave_out(self, why: str) -> None:
         self.tell({"event": "left_out", "why": why})
@@ -325,38 +271,6 @@ class Session:
     def _say(self, message: str) -> None:
         if self.lead:
             self.tell({"event": "message", "message": message})
-
-
-def from_threads(spec: TrainSpec, data: Records, place: Place) -> Feed:
-    """Slices that threads of this worker load."""
-
-    def feed(order: Order, first: int) -> Generator[Sequence[TensorSlice], None, None]:
-        return batches(
-            data.training_image,
-            order,
-            spec.augmentation,
-            first_step=first,
-            rank=place.rank,
-            workers=place.workers,
-            threads=spec.loaders,
-            ahead=spec.ahead,
-        )
-
-    return feed
-
-
-def micro_batch(spec: TrainSpec, workers: int) -> int:
-    """Images that go through the network at once: as asked, or a worker's share of the batch."""
-    return spec.micro_batch or -(-spec.batch_size // workers)
-
-
-def _loaded(start: StartReport) -> str:
-    counts = f"{len(start.loaded)} tensors loaded, {len(start.skipped)} skipped, {len(start.new)} new"
-    skipped = "".join(f"\n  skipped {name}: {why}" for name, why in start.skipped)
-    new = f"\n  new: {', '.join(start.new)}" if start.loaded and start.new else ""
-    return f"{start.architecture} from {start.source}: {counts}{skipped}{new}" + "".join(
-        f"\n  {note}" for note in start.notes
-    )
 
 
 def _memory(device: str) -> int:

@@ -86,7 +86,7 @@ class TrainSpec(Spec):
     )
     gpu: bool | None = Field(None, description="none: where the cluster has GPUs")
     cpus_per_worker: float = Field(1.0, gt=0)
-    threads: int | None = Field(None, ge=1, description="torch's threads in a worker; none: its share of the cores")
+    threads: int | None = Field(None, ge=1, description="torch's in a worker; none: its share of the cores")
     loading: Literal["auto", "tasks", "threads"] = Field(
         "auto",
         description="who reads, decodes and augments: Ray Data's tasks, anywhere in the cluster, or threads of the workers; "

@@ -34,7 +34,7 @@ SEGMENTS = (8, 16)  # tasks of one execution: a short run loads little in vain, 
 TASK_PIXELS = 16 << 20  # what a task loads: Ray Data's work for it, 20 ms of the worker's interpreter, is to be little
 TASK_IMAGES = 128  # at most
 SAMPLE = 64  # images that are asked for their size
-PATIENCE_S = 60.0  # with tasks that bring nothing: there may be no room for them
+PATIENCE_S = 120.0  # with tasks that bring nothing: there may be no room for them
 _POLL_S = 0.5
 _SLICES = pa.schema([("slice", pa.large_binary())])
 

@@ -29,8 +29,9 @@ from rayseg import cluster, storage
 from rayseg.errors import JobError, UsageError
 from rayseg.outputs import lock as locks
 from rayseg.train import job, metrics_log
+from rayseg.train.network import Place
 from rayseg.train.run import absolute, read_data
-from rayseg.train.session import Place, Session
+from rayseg.train.session import Session
 from rayseg.train.tune_spec import Search, TuneSpec
 from rayseg.train.watching import Reporter, reporter
 

@@ -17,10 +17,12 @@ import torch
 
 from rayseg import storage
 from rayseg.errors import JobError, RaysegError
+from rayseg.train.feeds import Feed, from_threads
 from rayseg.train.loop import TensorSlice
+from rayseg.train.network import Place
 from rayseg.train.order import Order
 from rayseg.train.records import Records
-from rayseg.train.session import Feed, Overtaken, Place, Session, from_threads
+from rayseg.train.session import Overtaken, Session
 from rayseg.train.spec import TrainSpec
 from rayseg.train.streaming import Loading, NothingLoaded, Tasks, slices_per_task, streamed
 
@@ -33,10 +35,15 @@ class Work:
     data: list[ray.ObjectRef]  # of Records: the training images, and those of validation where there are any
     board: Any
 
-    def feed(self, place: Place, records: Records) -> Feed | None:
-        """Ray Data's tasks, where the spec wants them and the cluster has CPUs for them; threads where they do not start."""
+    def feed(self, place: Place, records: Records, threads: int = 1) -> Feed | None:
+        """Ray Data's tasks, where the spec wants them and the cluster has CPUs for them; threads where they do not start.
+
+        Unless told to, none beside a network that computes with `threads` on all cores: a team of threads of which one has
+        to wait for its core is several times slower.
+        """
         spec, held = self.spec, held_by_others(self.spec, place.workers)
-        free = loader_cpus(spec, place.workers, held)
+        computing = threads if place.device == "cpu" else 0
+        free = loader_cpus(spec, place.workers, held + place.workers * max(0.0, computing - spec.cpus_per_worker))
         if not spec.loaders or spec.loading == "threads" or (spec.loading == "auto" and free < 1):
             return None
         cpus = functools.partial(loader_cpus, spec, place.workers, held)
@@ -122,7 +129,7 @@ def work(config: dict[str, Work]) -> None:
         return  # started again for nothing: ends the run, however many failures it would put up with
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
-    torch.set_num_threads(job.spec.threads or _share_of_cores(context.get_local_world_size()))
+    torch.set_num_threads(threads_of(job.spec, context.get_local_world_size()))
     lead = place.rank == 0
     if lead:
         job.board.tell.remote({"event": "started"})
@@ -135,7 +142,7 @@ def work(config: dict[str, Work]) -> None:
             place,
             tell=job.board.tell.remote,
             stop_wanted=_Wish(job.board),
-            feed=job.feed(place, records[0]),
+            feed=job.feed(place, records[0], torch.get_num_threads()),
             notice=lambda: ray.train.get_preemption_info() is not None,
         )
         outcome = session.go()
@@ -147,5 +154,7 @@ def work(config: dict[str, Work]) -> None:
         ray.get(job.board.tell.remote({"event": "outcome"} | asdict(outcome)))
 
 
-def _share_of_cores(workers: int) -> int:
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+def threads_of(spec: TrainSpec, workers: int) -> int:
+    """What each of `workers` on a machine computes with: its share of the cores, less those of the tasks that it is to have."""
+    share = len(os.sched_getaffinity(0)) // workers
+    return spec.threads or max(1, share - (spec.loaders if spec.loading == "tasks" else 0))

@@ -1,11 +1,13 @@
 """Images per second of training: a plain torchvision loop with a DataLoader beside `rayseg train`, start-up apart.
 
-    python tests/bench/train.py [--data COCO_FOLDER] [--steps 120] [--batch 4] [--rounds 2] [--workers 1]
+    python tests/bench/train.py [--data COCO_FOLDER] [--steps 300] [--batch 4] [--rounds 2] [--workers 1 2]
                                 [--loading auto tasks threads]
 
-Both train the same network from the same seed on the same images with AdamW, mirrored at random; the plain loop has a
-process per core that reads, `rayseg train` as many of Ray Data's tasks, or threads. The first quarter of the steps does not
-count. Rounds take turns, so that what else the machine does meets both; the best of each counts.
+Both train the same network from the same seed on the same images with AdamW, mirrored at random, in batches of the same size
+on all cores; the plain loop has a process per core that reads, `rayseg train` as many threads or Ray Data's tasks, and one
+worker or several that share the cores and the batch. The first quarter of the steps does not count. Rounds take turns, so
+that what else the machine does meets both; the best of each counts. Tasks load a thousand images ahead: what they take from
+the network shows only in as many steps.
 """
 
 from __future__ import annotations
@@ -99,11 +101,11 @@ def rayseg(folder: Path, steps: int, batch: int, workers: int, loading: str, out
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder with images/ and instances.json; none: drawn images")
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--loading", nargs="+", default=["auto", "tasks"], choices=["auto", "tasks", "threads"])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--loading", nargs="+", default=["auto"], choices=["auto", "tasks", "threads"])
     parser.add_argument("--plain", action="store_true", help="only the plain loop, and print its images per second")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -114,21 +116,26 @@ def main() -> None:
         if given.plain:
             print(plain(folder, given.steps, given.batch))
             return
-        found: dict[str, list[float]] = {"plain": [], **{loading: [] for loading in given.loading}}
+        contestants = {
+            f"{workers} worker{'s' if workers > 1 else ''}, loading {loading}": (workers, loading)
+            for loading in given.loading
+            for workers in given.workers
+        }
+        found: dict[str, list[float]] = {name: [] for name in ("plain", *contestants)}
         for number in range(given.rounds):
             command = [sys.executable, __file__, "--plain", "--data", str(folder)]
             command += ["--steps", str(given.steps), "--batch", str(given.batch)]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found["plain"].append(float(said.splitlines()[-1]))
-            for loading in given.loading:
+            for name, (workers, loading) in contestants.items():
                 out = Path(scratch) / "out"
-                found[loading].append(rayseg(folder, given.steps, given.batch, given.workers, loading, out))
-            rates = ", ".join(f"{name} {values[-1]:.2f}" for name, values in found.items())
+                found[name].append(rayseg(folder, given.steps, given.batch, workers, loading, out))
+            rates = "; ".join(f"{name} {values[-1]:.2f}" for name, values in found.items())
             print(f"round {number}: {rates} images/s", flush=True)
         best = {name: max(values) for name, values in found.items()}
-        for loading in given.loading:
-            ratio = best[loading] / best["plain"]
-            print(f"best: plain {best['plain']:.2f}, {loading} {best[loading]:.2f} images/s, ratio {ratio:.3f}")
+        for name in contestants:
+            ratio = best[name] / best["plain"]
+            print(f"best: plain {best['plain']:.2f}, {name} {best[name]:.2f} images/s, ratio {ratio:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """Who loads the images of a worker: tasks where there is room for them, its own threads else, the same slices in any case."""
 
 import itertools
+import os
 from contextlib import closing
 
 import pytest
 import ray
 from tiny_training import drawn, slices_of
 
+from rayseg.train.network import Place
 from rayseg.train.order import Order
-from rayseg.train.session import Place
 from rayseg.train.spec import TrainSpec
 from rayseg.train.streaming import NothingLoaded
-from rayseg.train.worker import Work, held_by_others, in_turn, loader_cpus
+from rayseg.train.worker import Work, held_by_others, in_turn, loader_cpus, threads_of
 
 SAMPLES = drawn(4)
 
@@ -43,6 +44,25 @@ def test_tasks_do_not_count_on_cpus_that_others_hold(monkeypatch):
     of_cluster(monkeypatch, 4.0, 3.0)
     assert held_by_others(spec, workers=1) == 0.0
     assert Work(spec, [], None).feed(Place(), None) is not None
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "loading", "tasks"),
+    [("cpu", 4, "auto", False), ("cpu", 2, "auto", True), ("cuda:0", 4, "auto", True), ("cpu", 4, "tasks", True)],
+)
+def test_tasks_leave_a_network_its_cores(monkeypatch, device, threads, loading, tasks):
+    of_cluster(monkeypatch, 4.0, 3.0)
+    spec = spec_of(loaders=2, loading=loading)
+    feed = Work(spec, [], None).feed(Place(device=device), None, threads)
+    assert (feed is not None) == tasks
+
+
+def test_a_network_leaves_tasks_that_are_asked_for_their_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert threads_of(spec_of(), workers=2) == 4
+    assert threads_of(spec_of(loading="tasks", loaders=1), workers=2) == 3
+    assert threads_of(spec_of(loading="tasks", loaders=9), workers=2) == 1
+    assert threads_of(spec_of(loading="tasks", loaders=1, threads=5), workers=2) == 5
 
 
 def test_threads_go_on_where_tasks_bring_nothing():
