@@ -14,7 +14,7 @@ from rayseg.serve.batch_run import BatchRun
 from rayseg.serve.batch_store import BatchRecord, BatchStore
 from rayseg.serve.prefixes import Prefixes
 from rayseg.serve.problems import Problem, busy
-from rayseg.serve.service import ModelFacts
+from rayseg.serve.service import ModelFacts, chosen
 from rayseg.serve.spec import ServeSpec
 from rayseg.storage.entry import scheme_of
 from rayseg.storage.local import path_of
@@ -43,10 +43,7 @@ class Asking:
 
     def model(self, name: str | None) -> ModelFacts:
         """The named model, or the default. Raises a `Problem` for one that there is not."""
-        chosen = name or next(iter(self._facts))
-        if chosen not in self._facts:
-            raise Problem(404, "unknown-model", f"model {chosen[:64]!r}: expected one of {', '.join(self._facts)}")
-        return self._facts[chosen]
+        return chosen(self._facts, name)
 
     def output_spec(self, request: BatchRequest, model: ModelFacts) -> OutputSpec:
         """What the output shall be. Raises a `Problem` for URIs outside and for what contradicts itself."""

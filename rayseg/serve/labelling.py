@@ -103,7 +103,7 @@ class Labeller:
             began = time.perf_counter()
             try:
                 results = await _Labelling(self, chunk).results()
-                part = await _in(self.reading, self._put, chunk, results)
+                part = await in_threads(self.reading, self._put, chunk, results)
             except ForwardFailed as error:
                 return ChunkFailed(f"{error}; the server's log says why", transient=True, counts=True)
             except (RaysegError, OSError) as error:
@@ -142,13 +142,13 @@ class _Labelling:
 
     async def _one(self, place: int) -> None:
         source = self._chunk.sources[place]
-        data = source if isinstance(source, RowError) else await _in(self._labeller.reading, self._read, source)
+        data = source if isinstance(source, RowError) else await in_threads(self._labeller.reading, self._read, source)
         self._results[place] = data if isinstance(data, RowError) else await self._labelled(data)
         self._ahead.release()
 
     async def _labelled(self, data: bytes) -> Result:
         async with self._labeller.pixels.held(self._declared_pixels(data)):
-            prepared = await _in(self._labeller.decoding, self._prepare, data)
+            prepared = await in_threads(self._labeller.decoding, self._prepare, data)
             if isinstance(prepared, RowError):
                 return prepared
             result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -200,5 +200,6 @@ def first_error(group: ExceptionGroup) -> Exception:
     return next((error for error in flat if isinstance(error, RaysegError)), flat[0])
 
 
-async def _in(threads: ThreadPoolExecutor, work: Callable[..., Value], *args: Any) -> Value:
+async def in_threads(threads: ThreadPoolExecutor, work: Callable[..., Value], *args: Any) -> Value:
+    """What `work` returns, done by one of `threads` while the event loop goes on."""
     return await asyncio.get_running_loop().run_in_executor(threads, work, *args)

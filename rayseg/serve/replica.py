@@ -10,10 +10,10 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,7 +34,7 @@ from rayseg.records import Instances, RawDetections
 from rayseg.serve import answers
 from rayseg.serve.answers import Answer
 from rayseg.serve.capture import Capture
-from rayseg.serve.labelling import BatchChunk, ChunkFailed, Labeller
+from rayseg.serve.labelling import BatchChunk, ChunkFailed, Labeller, in_threads
 from rayseg.serve.limits import Budget
 from rayseg.serve.metrics import REQUEST_ID
 from rayseg.serve.options import PredictOptions
@@ -51,7 +51,6 @@ CAPTURE_S = 10.0  # that a replica waits in the end for what it has captured to 
 _FAILURES_UNTIL_UNHEALTHY = 3
 _UNHEALTHY_S = 1.0  # that a chunk of a batch waits at a replica that is about to be replaced
 
-Value = TypeVar("Value")
 _log = logging.getLogger("rayseg.serve")
 
 
@@ -144,12 +143,12 @@ class ModelReplica:
     async def _predict_bytes(self, data: bytes, options: PredictOptions, source: str | None = None) -> Answer:
         async with self._pixels.held(_pixels_of(data, self.spec)):  # decoded images are most of the memory
             began = time.perf_counter()
-            decoded = await _in(self._decoding, self._decode, data, options.form == "overlay")
+            decoded = await in_threads(self._decoding, self._decode, data, options.form == "overlay")
             decode_s = time.perf_counter() - began
             times = Times()
             thresholds = options.thresholds(self._own)
             (found,) = await self.scheduler.run([decoded.prepared], online=True, thresholds=thresholds, times=times)
-            answer = await _in(self._answering, self._answer, decoded.image, found, options, decode_s, times)
+            answer = await in_threads(self._answering, self._answer, decoded.image, found, options, decode_s, times)
             if self.capture is None:
                 return answer
             return replace(answer, captured=self.capture.offer(found, data, source, REQUEST_ID.get()))
@@ -197,10 +196,6 @@ class ModelReplica:
             images.decode(file.getvalue())
         self.predictor.predict([blank])
         kernels.warm_up(everything=False)
-
-
-async def _in(threads: ThreadPoolExecutor, work: Callable[..., Value], *args: Any) -> Value:
-    return await asyncio.get_running_loop().run_in_executor(threads, work, *args)
 
 
 def max_ongoing(spec: ServeSpec) -> int:

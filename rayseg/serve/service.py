@@ -46,7 +46,12 @@ class Service:
 
     def model(self, name: str | None) -> ModelFacts:
         """The named model, or the default. Raises a `Problem` that names those there are."""
-        chosen = name or next(iter(self.facts))
-        if chosen not in self.facts:
-            raise Problem(404, "unknown-model", f"model {chosen[:64]!r}: expected one of {', '.join(self.facts)}")
-        return self.facts[chosen]
+        return chosen(self.facts, name)
+
+
+def chosen(facts: Mapping[str, ModelFacts], name: str | None) -> ModelFacts:
+    """The named one of `facts`, or the first. Raises a `Problem` that names those there are."""
+    wanted = name or next(iter(facts))
+    if wanted not in facts:
+        raise Problem(404, "unknown-model", f"model {wanted[:64]!r}: expected one of {', '.join(facts)}")
+    return facts[wanted]
